@@ -1,0 +1,320 @@
+// `apply`: brings the database to what a file says. Idempotent, one transaction, all problems at once.
+import { z } from 'zod'
+import { isEmailShaped, normalizeEmail } from '../accounts/accounts.ts'
+import { appendAudit } from '../audit/audit.ts'
+import type { AuditEvent } from '../audit/events.ts'
+import { clientMetadata, clientSchema, type ClientInput } from '../clients/clients.ts'
+import { isArgon2idPhc, isPasswordShaped, type Passwords } from '../credentials/password.ts'
+import { totpSealContext } from '../credentials/totp.ts'
+import { randomId, type Secrets } from '../crypto/secrets.ts'
+import type { Db, Tx } from '../db/database.ts'
+import { policyBreaches, policySchema, type Platform } from '../organizations/policy.ts'
+
+const slug = z.string().regex(/^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$/, 'must be 1 to 64 characters of a-z 0-9 and - inside')
+const printable = z.string().min(1).max(200).refine((text) => !/[\p{Cc}\p{Bidi_Control}]/u.test(text), 'must not contain control or bidirectional characters')
+const maxEntries = 10_000
+
+const accountSchema = z.strictObject({
+  email: z.string().refine(isEmailShaped, 'must be an e-mail address'),
+  name: printable,
+  password: z
+    .string()
+    .refine((text) => isArgon2idPhc(text) || (isPasswordShaped(text) && [...text].length >= 8), 'must be 8 to 256 characters, or an argon2id PHC string')
+    .optional(),
+  emailVerified: z.boolean().default(false),
+  organization: slug,
+  roles: z.array(z.string().regex(/^[a-z][a-z0-9_]{0,62}$/, 'must be a-z 0-9 _ and start with a letter')).max(50).default(['member']),
+  metadata: z.record(z.string().max(64), z.union([z.string().max(1_000), z.number(), z.boolean()])).default({}),
+  totpSecret: z.string().regex(/^[A-Z2-7]{26,104}=*$/, 'must be base32 of at least 128 bits').optional(),
+  disabled: z.boolean().default(false),
+})
+
+const applySchema = z.strictObject({
+  organizations: z.array(z.strictObject({ slug, name: printable, policy: policySchema.default({}) })).max(maxEntries).default([]),
+  accounts: z.array(accountSchema).max(maxEntries).default([]),
+  clients: z.array(clientSchema).max(maxEntries).default([]),
+})
+
+type ApplyFile = z.output<typeof applySchema>
+export type ApplyInput = z.input<typeof applySchema>
+
+export interface Change {
+  readonly kind: 'organization' | 'account' | 'client'
+  readonly id: string
+  readonly change: 'created' | 'updated'
+  readonly fields: readonly string[]
+}
+
+/** Thrown when a file cannot be applied: every problem, each with the path it is at. Nothing was changed. */
+export class ApplyError extends Error {
+  readonly problems: readonly { readonly path: string; readonly message: string }[]
+  constructor(problems: readonly { readonly path: string; readonly message: string }[]) {
+    super(problems.map((problem) => `${problem.path}: ${problem.message}`).join('\n'))
+    this.problems = problems
+  }
+}
+
+export interface ApplyParts {
+  readonly db: Db
+  readonly secrets: Secrets
+  readonly passwords: Passwords
+  readonly platform: Platform
+}
+
+/**
+ * Applies a file. What it does not name stays as it is.
+ * @returns what changed; empty when the database says so already
+ * @throws ApplyError
+ */
+export async function apply(parts: ApplyParts, input: unknown): Promise<Change[]> {
+  const file = await check(parts, input)
+  // Hashing is slow and happens before the transaction.
+  const hashes = await prepareHashes(parts, file)
+  return parts.db.transaction().execute(async (tx) => {
+    const changes: Change[] = []
+    for (const organization of file.organizations) changes.push(...(await applyOrganization(tx, organization)))
+    const organizationIds = await readOrganizationIds(tx)
+    for (const account of file.accounts) changes.push(...(await applyAccount(tx, parts, account, organizationIds, hashes.get(account))))
+    for (const client of file.clients) changes.push(...(await applyClient(tx, parts, client, organizationIds)))
+    return changes
+  })
+}
+
+async function check(parts: ApplyParts, input: unknown): Promise<ApplyFile> {
+  const parsed = applySchema.safeParse(input)
+  if (!parsed.success) {
+    throw new ApplyError(parsed.error.issues.map((issue) => ({ path: issue.path.join('.') || '(file)', message: issue.message })))
+  }
+  const file = parsed.data
+  const problems: { path: string; message: string }[] = []
+  file.organizations.forEach((organization, index) => {
+    for (const message of policyBreaches(organization.policy, parts.platform)) problems.push({ path: `organizations.${index}.policy`, message })
+  })
+  const rows = await parts.db.selectFrom('organizations').select('slug').execute()
+  const known = new Set([...rows.map((row) => row.slug), ...file.organizations.map((organization) => organization.slug)])
+  for (const kind of ['accounts', 'clients'] as const) {
+    file[kind].forEach((entry, index) => {
+      if (!known.has(entry.organization)) problems.push({ path: `${kind}.${index}.organization`, message: `there is no organisation ${entry.organization}` })
+    })
+  }
+  problems.push(...repeated('organizations', file.organizations, (entry) => entry.slug))
+  problems.push(...repeated('accounts', file.accounts, (entry) => normalizeEmail(entry.email)))
+  problems.push(...repeated('clients', file.clients, (entry) => entry.client_id))
+  if (problems.length > 0) throw new ApplyError(problems)
+  return file
+}
+
+function repeated<T>(kind: string, entries: readonly T[], key: (entry: T) => string) {
+  const seen = new Set<string>()
+  return entries.flatMap((entry, index) => {
+    const value = key(entry)
+    if (!seen.has(value)) {
+      seen.add(value)
+      return []
+    }
+    return [{ path: `${kind}.${index}`, message: `${value} stands in the file twice` }]
+  })
+}
+
+/** The hash each account needs, where its password is given in clear and is not the one it has. */
+async function prepareHashes({ db, passwords }: ApplyParts, file: ApplyFile): Promise<Map<ApplyFile['accounts'][number], string>> {
+  const hashes = new Map<ApplyFile['accounts'][number], string>()
+  for (const account of file.accounts) {
+    if (account.password === undefined) continue
+    if (isArgon2idPhc(account.password)) {
+      hashes.set(account, account.password)
+      continue
+    }
+    const row = await db
+      .selectFrom('accounts as a')
+      .innerJoin('password_credentials as p', 'p.account_id', 'a.id')
+      .select('p.hash')
+      .where('a.email_normalized', '=', normalizeEmail(account.email))
+      .executeTakeFirst()
+    const isSame = row !== undefined && (await passwords.check(account.password, row.hash)).ok
+    hashes.set(account, isSame ? row.hash : await passwords.hash(account.password))
+  }
+  return hashes
+}
+
+async function readOrganizationIds(tx: Tx): Promise<Map<string, string>> {
+  const rows = await tx.selectFrom('organizations').select(['id', 'slug']).execute()
+  return new Map(rows.map((row) => [row.slug, row.id]))
+}
+
+function operatorEvent<T extends Partial<AuditEvent>>(event: T) {
+  return { outcome: 'success' as const, actor: { type: 'operator' as const }, origin: {}, ...event }
+}
+
+async function applyOrganization(tx: Tx, input: ApplyFile['organizations'][number]): Promise<Change[]> {
+  const before = await tx.selectFrom('organizations').select(['id', 'name', 'policy']).where('slug', '=', input.slug).forUpdate().executeTakeFirst()
+  const change = (kind: Change['change'], fields: string[]): Change => ({ kind: 'organization', id: input.slug, change: kind, fields })
+  const policy = JSON.stringify(input.policy)
+  if (!before) {
+    const id = randomId('org')
+    await tx.insertInto('organizations').values({ id, slug: input.slug, name: input.name, policy }).execute()
+    await appendAudit(tx, operatorEvent({ name: 'organization.created' as const, organizationId: id, details: { slug: input.slug } }))
+    return [change('created', ['name', 'policy'])]
+  }
+  const fields = [...(before.name === input.name ? [] : ['name']), ...(isSameJson(before.policy, input.policy) ? [] : ['policy'])]
+  if (fields.length === 0) return []
+  await tx.updateTable('organizations').set((eb) => ({ name: input.name, policy, updated_at: eb.fn<Date>('now') })).where('id', '=', before.id).execute()
+  await appendAudit(tx, operatorEvent({ name: 'organization.updated' as const, organizationId: before.id, details: { slug: input.slug, changed: fields } }))
+  return [change('updated', fields)]
+}
+
+async function applyAccount(tx: Tx, parts: ApplyParts, input: ApplyFile['accounts'][number], organizationIds: Map<string, string>, hash: string | undefined): Promise<Change[]> {
+  const organizationId = required(organizationIds.get(input.organization))
+  const email = normalizeEmail(input.email)
+  const before = await tx
+    .selectFrom('accounts as a')
+    .leftJoin('memberships as m', (join) => join.onRef('m.account_id', '=', 'a.id').onRef('m.organization_id', '=', 'a.organization_id'))
+    .select(['a.id', 'a.name', 'a.organization_id', 'a.metadata', 'a.email_verified_at', 'a.disabled_at', 'm.roles'])
+    .where('a.email_normalized', '=', email)
+    .forUpdate('a')
+    .executeTakeFirst()
+  const id = before?.id ?? randomId('acc')
+  const fields: string[] = []
+  if (!before) {
+    await tx
+      .insertInto('accounts')
+      .values((eb) => ({
+        id,
+        email: input.email.trim(),
+        email_normalized: email,
+        name: input.name,
+        organization_id: organizationId,
+        metadata: JSON.stringify(input.metadata),
+        email_verified_at: input.emailVerified ? eb.fn<Date>('now') : null,
+        disabled_at: input.disabled ? eb.fn<Date>('now') : null,
+      }))
+      .execute()
+    await tx.insertInto('memberships').values({ account_id: id, organization_id: organizationId, home: true, roles: input.roles }).execute()
+    fields.push('name', 'organization', 'roles')
+  } else {
+    if (before.name !== input.name) fields.push('name')
+    if (before.organization_id !== organizationId) fields.push('organization')
+    if (!isSameJson(before.metadata, input.metadata)) fields.push('metadata')
+    if ((before.email_verified_at !== null) !== input.emailVerified) fields.push('emailVerified')
+    if ((before.disabled_at !== null) !== input.disabled) fields.push('disabled')
+    if (fields.length > 0) {
+      await tx
+        .updateTable('accounts')
+        .set((eb) => ({
+          name: input.name,
+          organization_id: organizationId,
+          metadata: JSON.stringify(input.metadata),
+          email_verified_at: input.emailVerified ? (before.email_verified_at ?? eb.fn<Date>('now')) : null,
+          disabled_at: input.disabled ? (before.disabled_at ?? eb.fn<Date>('now')) : null,
+          updated_at: eb.fn<Date>('now'),
+        }))
+        .where('id', '=', id)
+        .execute()
+    }
+    if (!isSameJson(before.roles, input.roles) || before.organization_id !== organizationId) {
+      fields.push('roles')
+      await tx.deleteFrom('memberships').where('account_id', '=', id).where('home', '=', true).execute()
+      await tx
+        .insertInto('memberships')
+        .values({ account_id: id, organization_id: organizationId, home: true, roles: input.roles })
+        .onConflict((conflict) => conflict.columns(['account_id', 'organization_id']).doUpdateSet({ home: true, roles: input.roles }))
+        .execute()
+    }
+  }
+  if (hash !== undefined && (await setPassword(tx, id, hash))) fields.push('password')
+  if (input.totpSecret !== undefined && (await setTotp(tx, parts.secrets, id, input.totpSecret))) fields.push('totpSecret')
+  if (fields.length === 0) return []
+  const event = before
+    ? operatorEvent({ name: 'account.updated' as const, accountId: id, organizationId, details: { changed: fields } })
+    : operatorEvent({ name: 'account.created' as const, accountId: id, organizationId, details: { roles: input.roles } })
+  await appendAudit(tx, event)
+  if (fields.includes('password')) {
+    await appendAudit(tx, operatorEvent({ name: 'password.changed' as const, accountId: id, organizationId, details: { by: 'operator' as const } }))
+  }
+  return [{ kind: 'account', id: email, change: before ? 'updated' : 'created', fields }]
+}
+
+/** Stores a hash and moves the one before into the history. False when it stands there already. */
+async function setPassword(tx: Tx, accountId: string, hash: string): Promise<boolean> {
+  const before = await tx.selectFrom('password_credentials').select('hash').where('account_id', '=', accountId).executeTakeFirst()
+  if (before?.hash === hash) return false
+  if (before) await tx.insertInto('password_history').values({ account_id: accountId, hash: before.hash }).execute()
+  await tx
+    .insertInto('password_credentials')
+    .values({ account_id: accountId, hash })
+    .onConflict((conflict) => conflict.column('account_id').doUpdateSet((eb) => ({ hash, changed_at: eb.fn<Date>('now') })))
+    .execute()
+  return true
+}
+
+/** Enrols a confirmed authenticator with this secret. False when the account has it already. */
+async function setTotp(tx: Tx, secrets: Secrets, accountId: string, secret: string): Promise<boolean> {
+  const rows = await tx.selectFrom('totp_credentials').select(['id', 'sealed_secret']).where('account_id', '=', accountId).execute()
+  if (rows.some((row) => secrets.open(row.sealed_secret, totpSealContext(row.id)) === secret)) return false
+  const id = randomId('totp')
+  await tx
+    .insertInto('totp_credentials')
+    .values((eb) => ({ id, account_id: accountId, name: 'Authenticator', sealed_secret: secrets.seal(secret, totpSealContext(id)), confirmed_at: eb.fn<Date>('now') }))
+    .execute()
+  return true
+}
+
+async function applyClient(tx: Tx, { secrets }: ApplyParts, input: ClientInput, organizationIds: Map<string, string>): Promise<Change[]> {
+  const organizationId = required(organizationIds.get(input.organization))
+  const before = await tx
+    .selectFrom('clients')
+    .select(['name', 'organization_id', 'secret_digest', 'metadata', 'introspection', 'first_party', 'profile'])
+    .where('client_id', '=', input.client_id)
+    .forUpdate()
+    .executeTakeFirst()
+  const metadata = clientMetadata(input)
+  const secret = input.client_secret
+  const keepsSecret = secret === undefined ? before?.secret_digest === null : before?.secret_digest != null && secrets.matchesClientSecret(secret, before.secret_digest)
+  const row = {
+    organization_id: organizationId,
+    name: input.client_name,
+    secret_digest: keepsSecret ? (before?.secret_digest ?? null) : secret === undefined ? null : secrets.digestClientSecret(secret),
+    metadata: JSON.stringify(metadata),
+    introspection: input.introspection,
+    first_party: input.first_party,
+    profile: input.profile,
+  }
+  const change = (kind: Change['change'], fields: string[]): Change => ({ kind: 'client', id: input.client_id, change: kind, fields })
+  if (!before) {
+    await tx.insertInto('clients').values({ client_id: input.client_id, ...row }).execute()
+    await appendAudit(
+      tx,
+      operatorEvent({ name: 'client.created' as const, organizationId, clientId: input.client_id, details: { introspection: input.introspection, firstParty: input.first_party } }),
+    )
+    return [change('created', ['client_name', 'organization'])]
+  }
+  const fields = [
+    ...(before.name === row.name ? [] : ['client_name']),
+    ...(before.organization_id === organizationId ? [] : ['organization']),
+    ...(keepsSecret ? [] : ['client_secret']),
+    ...Object.keys({ ...before.metadata, ...metadata }).filter((key) => !isSameJson(before.metadata[key], metadata[key])),
+    ...(before.introspection === row.introspection ? [] : ['introspection']),
+    ...(before.first_party === row.first_party ? [] : ['first_party']),
+    ...(before.profile === row.profile ? [] : ['profile']),
+  ]
+  if (fields.length === 0) return []
+  await tx.updateTable('clients').set((eb) => ({ ...row, updated_at: eb.fn<Date>('now') })).where('client_id', '=', input.client_id).execute()
+  await appendAudit(tx, operatorEvent({ name: 'client.updated' as const, organizationId, clientId: input.client_id, details: { changed: fields } }))
+  return [change('updated', fields)]
+}
+
+function required<T>(value: T | undefined): T {
+  if (value === undefined) throw new Error('checked before: every organisation is known')
+  return value
+}
+
+/** Compares values as JSON, whatever the order of their members: jsonb does not keep it. */
+function isSameJson(a: unknown, b: unknown): boolean {
+  return JSON.stringify(sorted(a)) === JSON.stringify(sorted(b))
+}
+
+function sorted(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(sorted)
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, entry]) => [key, sorted(entry)]))
+}

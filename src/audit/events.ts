@@ -1,0 +1,65 @@
+// The closed list of audit events: name → the strict shape of its details. No secrets, no free text, no clinical data.
+import { z } from 'zod'
+
+const reason = z.string().max(64)
+const attempts = z.number().int().nonnegative()
+const scope = z.string().max(1024)
+const grantType = z.string().max(64)
+const changed = z.array(z.string().max(64)).max(64)
+
+export const auditEvents = {
+  'login.succeeded': z.strictObject({ amr: z.array(reason), acr: z.string().max(64), failuresBefore: attempts }),
+  'login.failed': z.strictObject({ reason, attempts, identifierMac: z.string().max(64).optional() }),
+  'login.factor_succeeded': z.strictObject({ method: reason }),
+  'logout.succeeded': z.strictObject({ reason }),
+  'session.created': z.strictObject({ idleSeconds: z.number(), absoluteSeconds: z.number() }),
+  'session.expired': z.strictObject({ reason }),
+  'token.issued': z.strictObject({ grantType, kind: reason, scope: scope.optional(), tokenHash: z.string().max(64) }),
+  'token.refreshed': z.strictObject({ kind: reason, scope: scope.optional(), tokenHash: z.string().max(64) }),
+  'token.revoked': z.strictObject({ kind: reason, tokenHash: z.string().max(64).optional() }),
+  'token.reuse_detected': z.strictObject({ kind: reason, withinGrace: z.boolean(), tokenHash: z.string().max(64) }),
+  'consent.granted': z.strictObject({ scopes: z.array(z.string().max(256)) }),
+  'consent.denied': z.strictObject({ scopes: z.array(z.string().max(256)) }),
+  'authorization.refused': z.strictObject({ error: reason, detail: z.string().max(200) }),
+  'introspection.denied': z.strictObject({ tokenHash: z.string().max(64), policy: reason }),
+  'client_authentication.failed': z.strictObject({ error: reason, detail: z.string().max(200) }),
+  'organization.created': z.strictObject({ slug: z.string().max(64) }),
+  'organization.updated': z.strictObject({ slug: z.string().max(64), changed }),
+  'account.created': z.strictObject({ roles: z.array(z.string().max(64)) }),
+  'account.updated': z.strictObject({ changed }),
+  'password.changed': z.strictObject({ by: z.enum(['self', 'administrator', 'operator', 'reset']) }),
+  'password.rehashed': z.strictObject({}),
+  'client.created': z.strictObject({ introspection: reason, firstParty: z.boolean() }),
+  'client.updated': z.strictObject({ changed }),
+  'keys.created': z.strictObject({ kid: z.string().max(64), alg: reason, promoteAt: z.string().max(40) }),
+  'keys.retired': z.strictObject({ kid: z.string().max(64) }),
+} as const
+
+export type AuditEventName = keyof typeof auditEvents
+
+/** Who did it. */
+export type Actor =
+  | { readonly type: 'account' | 'client'; readonly id: string }
+  | { readonly type: 'operator' | 'system' | 'anonymous' }
+
+/** Where a request came from; absent members are unknown, as for the command line. */
+export interface Origin {
+  readonly ip?: string | undefined
+  readonly userAgent?: string | undefined
+  readonly requestId?: string | undefined
+}
+
+/** One audit event before it is written. Its id and time are the database's to give. */
+export type AuditEvent<Name extends AuditEventName = AuditEventName> = {
+  [N in Name]: {
+    readonly name: N
+    readonly outcome: 'success' | 'failure'
+    readonly actor: Actor
+    readonly accountId?: string | undefined
+    readonly organizationId?: string | undefined
+    readonly sessionUid?: string | undefined
+    readonly clientId?: string | undefined
+    readonly origin: Origin
+    readonly details: z.input<(typeof auditEvents)[N]>
+  }
+}[Name]

@@ -1,0 +1,107 @@
+// `mlpipes-auth doctor`: checks what a server needs and says how to mend what is wrong.
+import { lookup } from 'node:dns/promises'
+import { connect } from 'node:net'
+import { sql } from 'kysely'
+import pino from 'pino'
+import type { Config } from '../config.ts'
+import { createSecrets } from '../crypto/secrets.ts'
+import { appRole, type Database } from '../db/database.ts'
+import { migrationState } from '../db/migrate.ts'
+import { createKeys } from '../oidc/keys.ts'
+import { openDatabase, resolveSecret } from '../process.ts'
+
+export interface Finding {
+  readonly check: string
+  readonly ok: boolean
+  readonly detail: string
+}
+
+const maxClockDriftMs = 5_000
+const mailTimeoutMs = 3_000
+
+/** Runs every check; a failed one never hides the next. */
+export async function examine(config: Config): Promise<Finding[]> {
+  const findings: Finding[] = [{ check: 'configuration', ok: true, detail: `issuer ${config.issuer}` }]
+  findings.push(await checkMail(config))
+  let database: Database
+  try {
+    database = await openDatabase(config, pino({ level: 'silent' }))
+  } catch (error) {
+    return [...findings, { check: 'database', ok: false, detail: `${messageOf(error)}` }]
+  }
+  const checks: [string, () => Promise<Omit<Finding, 'check'>>][] = [
+    ['database role', () => checkRole(database)],
+    ['schema', () => checkSchema(database)],
+    ['clock', () => checkClock(database)],
+    ['signing keys', () => checkKeys(config, database)],
+  ]
+  for (const [check, run] of checks) {
+    const result = await run().catch((error: unknown) => ({ ok: false, detail: messageOf(error) }))
+    findings.push({ check, ...result })
+  }
+  await database.close()
+  return findings
+}
+
+async function checkRole(database: Database) {
+  const { rows } = await sql<{ user: string; login: string; owns: boolean; can_update: boolean; super: boolean }>`
+    select current_user as user, session_user as login,
+      pg_has_role(session_user, (select tableowner from pg_tables where schemaname = 'mlpipes_auth' and tablename = 'audit_events'), 'member') as owns,
+      has_table_privilege(current_user, 'mlpipes_auth.audit_events', 'update') as can_update,
+      (select rolsuper from pg_roles where rolname = current_user) as super`.execute(database.kysely)
+  const row = rows[0]
+  if (row?.user !== appRole || row.super || row.can_update) return { ok: false, detail: `runs as ${row?.user}; grant ${appRole} to the login role and use that in DATABASE_URL` }
+  if (row.owns && database.kind === 'postgres') {
+    return { ok: false, detail: `the login role ${row.login} can act as the owner of the tables; use a login of its own in DATABASE_URL and the owner in DATABASE_ADMIN_URL` }
+  }
+  return { ok: true, detail: `works as ${row.user}, owns nothing, cannot change audit rows` }
+}
+
+async function checkSchema(database: Database) {
+  const { applied, pending } = await migrationState(database.kysely)
+  return pending.length === 0 ? { ok: true, detail: `at ${applied.at(-1)}` } : { ok: false, detail: `missing ${pending.join(', ')}; run: mlpipes-auth migrate` }
+}
+
+async function checkClock(database: Database) {
+  const { rows } = await sql<{ now: Date }>`select clock_timestamp() as now`.execute(database.kysely)
+  const driftMs = Math.abs(Date.now() - (rows[0]?.now.getTime() ?? 0))
+  return { ok: driftMs <= maxClockDriftMs, detail: driftMs <= maxClockDriftMs ? 'agrees with the database' : `is ${driftMs} ms away from the database's; synchronise both with NTP` }
+}
+
+async function checkKeys(config: Config, database: Database) {
+  const keys = createKeys(database.kysely, createSecrets(await resolveSecret(config), config.previousSecret))
+  const { jwks } = await keys.load()
+  const listed = await keys.list()
+  const signing = listed.filter((key) => key.state === 'signing')
+  if (jwks.length === 0) return { ok: true, detail: 'none yet; the first start makes them' }
+  return { ok: signing.length > 0, detail: signing.length > 0 ? `${signing.map((key) => key.alg).join(' and ')} signing, all readable` : 'none is signing; run: mlpipes-auth keys rotate' }
+}
+
+async function checkMail(config: Config): Promise<Finding> {
+  if (config.smtpUrl === undefined) return { check: 'mail', ok: !config.production, detail: 'SMTP_URL is not set; this release sends no mail yet' }
+  const url = new URL(config.smtpUrl)
+  const port = Number(url.port || (url.protocol === 'smtps:' ? 465 : 587))
+  try {
+    await lookup(url.hostname)
+    await reach(url.hostname, port)
+    return { check: 'mail', ok: true, detail: `${url.hostname}:${port} answers` }
+  } catch (error) {
+    return { check: 'mail', ok: false, detail: `${url.hostname}:${port} cannot be reached (${messageOf(error)}); check SMTP_URL and the network` }
+  }
+}
+
+function reach(host: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const socket = connect({ host, port, timeout: mailTimeoutMs })
+    socket.once('connect', () => {
+      socket.destroy()
+      resolve()
+    })
+    socket.once('timeout', () => socket.destroy(new Error('no answer')))
+    socket.once('error', reject)
+  })
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message || String('code' in error ? error.code : error.name) : String(error)
+}

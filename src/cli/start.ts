@@ -1,0 +1,90 @@
+// `mlpipes-auth start`: the server process, in demo mode with the demo EHR app beside it.
+import { createServer as createHttpServer } from 'node:http'
+import { join } from 'node:path'
+import pino from 'pino'
+import { apply } from '../apply/apply.ts'
+import type { Config } from '../config.ts'
+import { createPasswords, defaultHashCost } from '../credentials/password.ts'
+import { createSecrets } from '../crypto/secrets.ts'
+import type { Database } from '../db/database.ts'
+import { demoClients, demoEhrPort, demoEhrUrl, demoFile, demoPeople } from '../demo.ts'
+import { openDatabase, resolveSecret } from '../process.ts'
+import { createServer } from '../server.ts'
+
+const drainTimeoutMs = 20_000
+
+/** Runs the server until SIGINT or SIGTERM. Returns the exit code. */
+export async function start(config: Config): Promise<number> {
+  const logger = pino({ level: config.logLevel, redact: { paths: ['req.headers.authorization', 'req.headers.cookie'], censor: '[redacted]' } })
+  const secret = await resolveSecret(config)
+  const database = await openDatabase(config, logger)
+  if (config.demo) await seedDemo(config, secret, database)
+  const demo = config.demo ? { url: demoEhrUrl, accounts: demoPeople.map(({ role, email, password }) => ({ role, email, password })) } : undefined
+  const server = await createServer({ config, secret, database, logger, ...(demo ? { demo } : {}) })
+  const stopped = stopSignal()
+  await server.app.listen({ host: config.host, port: config.port })
+  const ehr = config.demo ? await startDemoEhr(config) : undefined
+  announce(config)
+  await stopped
+  setTimeout(() => process.exit(1), drainTimeoutMs).unref()
+  await ehr?.close()
+  await server.close()
+  await database.close()
+  return 0
+}
+
+/** Resolves at the first signal to stop. A second one ends the process at once. */
+function stopSignal(): Promise<void> {
+  return new Promise((resolve) => {
+    for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+      process.once(signal, () => {
+        resolve()
+        process.once(signal, () => process.exit(130))
+      })
+    }
+  })
+}
+
+async function seedDemo(config: Config, secret: string, database: Database): Promise<void> {
+  const parts = { db: database.kysely, secrets: createSecrets(secret, config.previousSecret), passwords: await createPasswords(defaultHashCost), platform: config }
+  await apply(parts, demoFile)
+}
+
+interface DemoEhr {
+  close(): Promise<void>
+}
+
+async function startDemoEhr(config: Config): Promise<DemoEhr | undefined> {
+  if (!(await isFree(demoEhrPort))) {
+    process.stderr.write(`port ${demoEhrPort} is taken, so the demo EHR app was not started\n`)
+    return undefined
+  }
+  const { startEhr } = await import(join(import.meta.dirname, '../../examples/ehr/app.ts'))
+  return startEhr({
+    issuer: config.issuer,
+    port: demoEhrPort,
+    clientId: demoClients.ehr.id,
+    clientSecret: demoClients.ehr.secret,
+    apiClientId: demoClients.api.id,
+    apiClientSecret: demoClients.api.secret,
+  })
+}
+
+function isFree(port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const probe = createHttpServer()
+    probe.once('error', () => resolve(false))
+    probe.listen(port, '127.0.0.1', () => probe.close(() => resolve(true)))
+  })
+}
+
+function announce(config: Config): void {
+  const lines = ['', 'MLPipes Auth is ready.', '', `  Issuer            ${config.issuer}`]
+  if (config.demo) {
+    lines.push(`  Demo EHR app      ${demoEhrUrl}   (open this and choose "Sign in with MLPipes")`)
+    for (const person of demoPeople) lines.push(`  ${person.role.padEnd(17)} ${person.email}   password ${person.password}`)
+  }
+  if (!config.production) lines.push(`  Developer mailbox ${config.issuer}/dev/mailbox`)
+  lines.push('', '  Ctrl-C stops everything.', '')
+  process.stdout.write(`${lines.join('\n')}\n`)
+}

@@ -1,0 +1,122 @@
+// Clients: the relying parties and resource servers of an organisation, with the rules for what may be registered.
+import { z } from 'zod'
+import { createBatcher } from '../db/batcher.ts'
+import type { Database, Prepared, Row } from '../db/database.ts'
+
+/** Every scope this server knows. */
+export const supportedScopes = ['openid', 'offline_access', 'profile', 'email', 'introspect', 'admin:read', 'admin:write'] as const
+
+const scopeList = z
+  .string()
+  .max(1024)
+  .refine((text) => text.split(' ').every((scope) => (supportedScopes as readonly string[]).includes(scope)), `must be a space-separated list out of: ${supportedScopes.join(' ')}`)
+
+const loopbackHosts = new Set(['localhost', '127.0.0.1', '[::1]'])
+
+/** A redirect URI that a browser may be sent to: https, or http to this very machine; exact, without a fragment. */
+export function isRedirectUri(text: string): boolean {
+  const url = URL.parse(text)
+  if (!url || text.length > 2048 || url.username || url.password || url.hash || text.includes('*') || text.includes('#')) return false
+  return url.protocol === 'https:' || (url.protocol === 'http:' && loopbackHosts.has(url.hostname))
+}
+
+const redirectUri = z.string().refine(isRedirectUri, 'must be an https URI (http only for localhost), without user, fragment or wildcard')
+const printable = z.string().refine((text) => !/[\p{Cc}\p{Bidi_Control}]/u.test(text), 'must not contain control or bidirectional characters')
+
+/** What `apply` and registration accept about a client; RFC 7591 names. Unknown members are refused. */
+export const clientSchema = z
+  .strictObject({
+    // A client id never looks like an account's subject (RFC 9700 §4.15).
+    client_id: z.string().regex(/^(?!acc_)[A-Za-z0-9._~-]{1,128}$/, 'must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ - and not start with acc_'),
+    client_secret: z.string().min(8, 'must be at least 8 characters').max(256).regex(/^[\x21-\x7e]+$/, 'must be printable ASCII').optional(),
+    client_name: printable.min(1).max(100),
+    organization: z.string().min(1).max(64),
+    redirect_uris: z.array(redirectUri).max(50).default([]),
+    post_logout_redirect_uris: z.array(redirectUri).max(50).default([]),
+    grant_types: z.array(z.enum(['authorization_code', 'refresh_token', 'client_credentials'])).max(3).default(['authorization_code']),
+    token_endpoint_auth_method: z.enum(['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none']).default('client_secret_basic'),
+    application_type: z.enum(['web', 'native']).default('web'),
+    id_token_signed_response_alg: z.enum(['RS256', 'ES256']).optional(),
+    jwks: z.strictObject({ keys: z.array(z.record(z.string(), z.unknown())).min(1).max(20) }).optional(),
+    scope: scopeList.default('openid profile email'),
+    introspection: z.enum(['none', 'own', 'organization']).default('none'),
+    first_party: z.boolean().default(false),
+    profile: z.enum(['standard', 'oidc-certification']).default('standard'),
+  })
+  .superRefine((client, context) => {
+    const problem = (path: string, message: string) => context.addIssue({ code: 'custom', path: [path], message })
+    const secretBased = client.token_endpoint_auth_method.startsWith('client_secret')
+    if (secretBased && client.client_secret === undefined) problem('client_secret', 'is required by this token_endpoint_auth_method')
+    if (!secretBased && client.client_secret !== undefined) problem('client_secret', 'is not used by this token_endpoint_auth_method')
+    if (client.token_endpoint_auth_method === 'private_key_jwt' && !client.jwks) problem('jwks', 'is required by private_key_jwt')
+    if (client.grant_types.includes('authorization_code') && client.redirect_uris.length === 0) {
+      problem('redirect_uris', 'needs at least one URI for the authorization_code grant')
+    }
+    if (client.token_endpoint_auth_method === 'none' && client.grant_types.includes('client_credentials')) {
+      problem('grant_types', 'client_credentials needs a client that authenticates')
+    }
+    if (client.token_endpoint_auth_method === 'none' && client.introspection !== 'none') {
+      problem('introspection', 'needs a client that authenticates')
+    }
+  })
+
+export type ClientInput = z.output<typeof clientSchema>
+
+/** What of a client goes into its `metadata` column: the members that the provider knows by these names. */
+export function clientMetadata(client: ClientInput): Record<string, unknown> {
+  const codeFlow = client.grant_types.includes('authorization_code')
+  return {
+    redirect_uris: client.redirect_uris,
+    post_logout_redirect_uris: client.post_logout_redirect_uris,
+    grant_types: client.grant_types,
+    response_types: codeFlow ? ['code'] : [],
+    token_endpoint_auth_method: client.token_endpoint_auth_method,
+    application_type: client.application_type,
+    scope: client.scope,
+    ...(client.id_token_signed_response_alg ? { id_token_signed_response_alg: client.id_token_signed_response_alg } : {}),
+    ...(client.jwks ? { jwks: client.jwks } : {}),
+  }
+}
+
+const findClients: Prepared = {
+  name: 'clients_find',
+  text: `select c.client_id, c.name, c.secret_digest, c.metadata, c.introspection, c.first_party, c.profile,
+      o.id as organization_id, o.name as organization_name
+    from mlpipes_auth.clients c join mlpipes_auth.organizations o on o.id = c.organization_id and o.closed_at is null
+    where c.disabled_at is null and c.client_id = any($1::text[])`,
+}
+
+export interface Clients {
+  /** The client's metadata as the provider takes it, if the client may act now. Concurrent calls share a statement. */
+  findMetadata(clientId: string): Promise<Record<string, unknown> | undefined>
+}
+
+export function createClients(database: Database): Clients {
+  return {
+    findMetadata: createBatcher<string, Record<string, unknown> | undefined>({
+      maxBatch: 500,
+      maxInFlight: 4,
+      maxWaiting: 10_000,
+      async run(ids) {
+        const rows = await database.run(findClients, [[...new Set(ids)]])
+        const byId = new Map(rows.map((row) => [String(row['client_id']), toMetadata(row)]))
+        return ids.map((id) => byId.get(id))
+      },
+    }),
+  }
+}
+
+function toMetadata(row: Row): Record<string, unknown> {
+  return {
+    ...(row['metadata'] as Record<string, unknown>),
+    client_id: row['client_id'],
+    client_name: row['name'],
+    // The digest stands where the provider expects the secret; comparing is ours (oidc/internals.ts).
+    ...(row['secret_digest'] === null ? {} : { client_secret: row['secret_digest'] }),
+    introspection: row['introspection'],
+    first_party: row['first_party'],
+    profile: row['profile'],
+    organization_id: row['organization_id'],
+    organization_name: row['organization_name'],
+  }
+}

@@ -1,0 +1,101 @@
+// The database of one process: PostgreSQL through a pool, or PGlite inside the process. Chosen here and nowhere else.
+import { CompiledQuery, Kysely, PGliteDialect, PostgresDialect, sql, type Transaction } from 'kysely'
+import pg from 'pg'
+import type { Schema } from './schema.ts'
+
+export const schemaName = 'mlpipes_auth'
+export const appRole = 'mlpipes_auth_app'
+
+export type Db = Kysely<Schema>
+export type Tx = Transaction<Schema>
+export type Row = Record<string, unknown>
+
+/** A statement that hot paths run by name, so that PostgreSQL parses and plans it once per connection. */
+export interface Prepared {
+  readonly name: string
+  readonly text: string
+}
+
+export interface Database {
+  readonly kind: 'postgres' | 'pglite'
+  readonly kysely: Db
+  /** Runs a prepared statement outside any transaction. `values` are scalars or arrays of scalars. */
+  run(statement: Prepared, values: readonly unknown[]): Promise<Row[]>
+  close(): Promise<void>
+}
+
+export interface PostgresOptions {
+  readonly url: string
+  readonly poolSize: number
+  /** The owner works as itself and may take its time; the application works as the app role under time-outs. */
+  readonly role: 'owner' | 'app'
+  /** Told of connections that broke while idle. Without a listener such a break would end the process (D8). */
+  onIdleError(error: Error): void
+}
+
+const acquireTimeoutMs = 3_000
+const statementTimeoutMs = 10_000
+const lockTimeoutMs = 5_000
+const idleInTransactionTimeoutMs = 15_000
+
+/** Opens a pool on PostgreSQL. No connection is made until the first statement. */
+export function openPostgres(options: PostgresOptions): Database {
+  const session = [`search_path=${schemaName},pg_catalog,pg_temp`, 'timezone=UTC']
+  if (options.role === 'app') session.push(`role=${appRole}`, `lock_timeout=${lockTimeoutMs}`)
+  const pool = new pg.Pool({
+    connectionString: options.url,
+    max: options.poolSize,
+    connectionTimeoutMillis: acquireTimeoutMs,
+    idleTimeoutMillis: 30_000,
+    application_name: 'mlpipes-auth',
+    options: session.map((setting) => `-c ${setting}`).join(' '),
+    ...(options.role === 'app'
+      ? {
+          statement_timeout: statementTimeoutMs,
+          query_timeout: statementTimeoutMs + 2_000,
+          idle_in_transaction_session_timeout: idleInTransactionTimeoutMs,
+        }
+      : {}),
+  })
+  pool.on('error', options.onIdleError)
+  const kysely = new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) })
+  return {
+    kind: 'postgres',
+    kysely,
+    async run(statement, values) {
+      const result = await pool.query<Row>({ name: statement.name, text: statement.text, values: [...values] })
+      return result.rows
+    },
+    close: () => kysely.destroy(),
+  }
+}
+
+/**
+ * Opens the embedded database.
+ * @param dataDir folder of its files, or undefined to keep it in memory
+ * The caller migrates as the owner and then calls `becomeApp`, after which the rights are those of the app role.
+ */
+export async function openPglite(dataDir: string | undefined): Promise<Database & { becomeApp(): Promise<void> }> {
+  const { PGlite } = await import('@electric-sql/pglite')
+  const pglite = await PGlite.create(dataDir === undefined ? {} : { dataDir })
+  await pglite.exec(`create schema if not exists ${schemaName}; set search_path = ${schemaName}, pg_catalog, pg_temp; set timezone = 'UTC'`)
+  const kysely = new Kysely<Schema>({ dialect: new PGliteDialect({ pglite }) })
+  return {
+    kind: 'pglite',
+    kysely,
+    async run(statement, values) {
+      const result = await kysely.executeQuery(CompiledQuery.raw(statement.text, [...values]))
+      return result.rows as Row[]
+    },
+    async becomeApp() {
+      await sql.raw(`set role ${appRole}`).execute(kysely)
+    },
+    close: () => kysely.destroy(),
+  }
+}
+
+/** Runs a prepared statement's text inside a transaction. */
+export async function runIn(tx: Tx, statement: Prepared, values: readonly unknown[]): Promise<Row[]> {
+  const result = await tx.executeQuery(CompiledQuery.raw(statement.text, [...values]))
+  return result.rows as Row[]
+}

@@ -1,0 +1,124 @@
+// Row types: what stands in the tables, as the drivers hand it over. Stores map them to their own values.
+import type { ColumnType, Generated, GeneratedAlways } from 'kysely'
+
+type Json<T = Record<string, unknown>> = ColumnType<T, string, string>
+type Timestamp = ColumnType<Date, Date | string, Date | string>
+type TimestampOrNull = ColumnType<Date | null, Date | string | null | undefined, Date | string | null>
+type GeneratedTimestamp = ColumnType<Date, Date | string | undefined, Date | string>
+
+export interface Schema {
+  organizations: {
+    id: string
+    slug: string
+    name: string
+    policy: Json
+    created_at: GeneratedTimestamp
+    updated_at: GeneratedTimestamp
+    closed_at: TimestampOrNull
+  }
+  accounts: {
+    id: string
+    email: string
+    email_normalized: string
+    email_verified_at: TimestampOrNull
+    name: string
+    organization_id: string
+    metadata: Json
+    created_at: GeneratedTimestamp
+    updated_at: GeneratedTimestamp
+    disabled_at: TimestampOrNull
+  }
+  memberships: {
+    account_id: string
+    organization_id: string
+    home: boolean
+    roles: string[]
+    created_at: GeneratedTimestamp
+    updated_at: GeneratedTimestamp
+  }
+  password_credentials: { account_id: string; hash: string; changed_at: GeneratedTimestamp }
+  password_history: { id: GeneratedAlways<string>; account_id: string; hash: string; retired_at: GeneratedTimestamp }
+  totp_credentials: {
+    id: string
+    account_id: string
+    name: string
+    sealed_secret: string
+    last_step: Generated<string>
+    confirmed_at: TimestampOrNull
+    created_at: GeneratedTimestamp
+  }
+  sign_in_attempts: { key: string; failures: Generated<number>; window_ends_at: Timestamp }
+  sign_in_flows: {
+    interaction_hash: string
+    version: Generated<number>
+    account_id: string | null
+    proved: Generated<string[]>
+    expires_at: Timestamp
+  }
+  signing_keys: {
+    kid: string
+    alg: string
+    public_jwk: Json
+    sealed_private_jwk: string
+    created_at: GeneratedTimestamp
+    promote_at: Timestamp
+    retire_at: TimestampOrNull
+  }
+  clients: {
+    client_id: string
+    organization_id: string
+    name: string
+    secret_digest: string | null
+    metadata: Json
+    introspection: Generated<string>
+    first_party: Generated<boolean>
+    profile: Generated<string>
+    created_at: GeneratedTimestamp
+    updated_at: GeneratedTimestamp
+    disabled_at: TimestampOrNull
+  }
+  consents: { account_id: string; client_id: string; scopes: string[]; granted_at: GeneratedTimestamp }
+  oidc_payloads: {
+    model: string
+    id_hash: string
+    payload: Json
+    grant_id: string | null
+    account_id: string | null
+    client_id: string | null
+    consumed_at: TimestampOrNull
+    created_at: GeneratedTimestamp
+    expires_at: TimestampOrNull
+  }
+  sessions: {
+    uid: string
+    id_hash: string
+    payload: Json
+    account_id: string | null
+    organization_id: string | null
+    ip: string | null
+    user_agent: string | null
+    created_at: GeneratedTimestamp
+    signed_in_at: TimestampOrNull
+    last_activity_at: GeneratedTimestamp
+    idle_expires_at: Timestamp
+    absolute_expires_at: Timestamp
+    ended_at: TimestampOrNull
+    end_reason: string | null
+  }
+  audit_events: {
+    id: GeneratedAlways<string>
+    occurred_at: GeneratedAlways<Date>
+    name: string
+    outcome: string
+    actor_type: string
+    actor_id: string | null
+    account_id: string | null
+    organization_id: string | null
+    session_uid: string | null
+    client_id: string | null
+    ip: string | null
+    user_agent: string | null
+    request_id: string | null
+    details: Json
+  }
+}

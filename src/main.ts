@@ -1,0 +1,135 @@
+// The process: reads the environment and the command line, and hands both to the commands. Nothing else reads them.
+import { readFile } from 'node:fs/promises'
+import { Command, CommanderError } from 'commander'
+import pino from 'pino'
+import { apply, ApplyError } from './apply/apply.ts'
+import { examine } from './cli/doctor.ts'
+import { start } from './cli/start.ts'
+import { ConfigError, parseConfig, type Config } from './config.ts'
+import { createPasswords, defaultHashCost } from './credentials/password.ts'
+import { createSecrets } from './crypto/secrets.ts'
+import type { Database } from './db/database.ts'
+import { isOutage } from './db/pg-errors.ts'
+import { migrate, migrationState } from './db/migrate.ts'
+import { createKeys, RotationPending } from './oidc/keys.ts'
+import { openAsOwner, openDatabase, resolveSecret, SchemaTooOld } from './process.ts'
+
+const exitCodes = { done: 0, failed: 1, usage: 2 } as const
+
+/** Thrown by a command for a failure that it has words for. */
+class CommandFailed extends Error {}
+
+interface Output {
+  readonly json: boolean
+}
+
+function print(output: Output, value: unknown, text: string): void {
+  process.stdout.write(`${output.json ? JSON.stringify(value, null, 2) : text}\n`)
+}
+
+async function withDatabase<T>(config: Config, work: (database: Database, secret: string) => Promise<T>): Promise<T> {
+  const secret = await resolveSecret(config)
+  const database = await openDatabase(config, pino({ level: 'silent' }))
+  try {
+    return await work(database, secret)
+  } finally {
+    await database.close()
+  }
+}
+
+async function runMigrate(config: Config, options: Output & { status?: boolean }): Promise<void> {
+  const database = await openAsOwner(config)
+  try {
+    if (options.status) {
+      const state = await migrationState(database.kysely)
+      const lines = [...state.applied.map((name) => `applied  ${name}`), ...state.pending.map((name) => `pending  ${name}`)]
+      return print(options, state, lines.join('\n') || 'no migrations')
+    }
+    const applied = await migrate(database.kysely)
+    print(options, { applied }, applied.length === 0 ? 'The schema is up to date.' : applied.map((name) => `applied  ${name}`).join('\n'))
+  } finally {
+    await database.close()
+  }
+}
+
+async function runApply(config: Config, path: string, output: Output): Promise<void> {
+  const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+    throw new CommandFailed(`cannot read ${path}: ${error.code}`)
+  })
+  const file: unknown = parseJson(text, path)
+  const changes = await withDatabase(config, async (database, secret) =>
+    apply({ db: database.kysely, secrets: createSecrets(secret, config.previousSecret), passwords: await createPasswords(defaultHashCost), platform: config }, file),
+  )
+  const lines = changes.map((change) => `${change.change}  ${change.kind} ${change.id}  (${change.fields.join(', ')})`)
+  print(output, { changes }, lines.join('\n') || 'Nothing to change.')
+}
+
+function parseJson(text: string, path: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (error) {
+    throw new CommandFailed(`${path} is not JSON: ${error instanceof Error ? error.message : ''}`)
+  }
+}
+
+async function runKeys(config: Config, action: 'list' | 'rotate', output: Output): Promise<void> {
+  const keys = await withDatabase(config, async (database, secret) => {
+    const store = createKeys(database.kysely, createSecrets(secret, config.previousSecret))
+    await store.ensure()
+    return action === 'rotate' ? store.rotate() : store.list()
+  })
+  const line = (key: (typeof keys)[number]) =>
+    `${key.state.padEnd(10)} ${key.alg}  ${key.kid}  signs from ${key.promoteAt.toISOString()}${key.retireAt ? `, ends ${key.retireAt.toISOString()}` : ''}`
+  print(output, { keys }, keys.map(line).join('\n'))
+}
+
+async function runDoctor(config: Config, output: Output): Promise<void> {
+  const findings = await examine(config)
+  const text = findings.map((finding) => `${finding.ok ? 'ok   ' : 'WRONG'}  ${finding.check}: ${finding.detail}`).join('\n')
+  print(output, { ok: findings.every((finding) => finding.ok), findings }, text)
+  if (findings.some((finding) => !finding.ok)) process.exitCode = exitCodes.failed
+}
+
+function createProgram(readConfig: () => Config): Command {
+  const program = new Command('mlpipes-auth').description('Sign in with MLPipes: an OpenID Connect identity provider for healthcare').exitOverride()
+  const json = ['--json', 'print one JSON document'] as const
+  program.command('start').description('run the server').action(async () => {
+    process.exitCode = await start(readConfig())
+  })
+  program.command('migrate').description('bring the database schema to this release, as the owner role').option('--status', 'only say what is applied and what is pending').option(...json).action((options) => runMigrate(readConfig(), options))
+  program.command('apply').argument('<file>', 'JSON file with organizations, accounts and clients').description('bring the database to what a file says').option(...json).action((file, options) => runApply(readConfig(), file, options))
+  program.command('doctor').description('check configuration, database, schema, keys, clock and mail').option(...json).action((options) => runDoctor(readConfig(), options))
+  const keys = program.command('keys').description('signing keys')
+  keys.command('list').description('list signing keys and what each does now').option(...json).action((options) => runKeys(readConfig(), 'list', options))
+  keys.command('rotate').description('add new signing keys; they take over by themselves, without a restart').option(...json).action((options) => runKeys(readConfig(), 'rotate', options))
+  for (const command of [...program.commands, ...keys.commands]) command.exitOverride()
+  return program
+}
+
+/** Runs one command. Never throws: what went wrong is printed in words, and the exit code says which kind it was. */
+export async function main(argv: readonly string[], environment: Readonly<Record<string, string | undefined>>): Promise<void> {
+  const wantsJson = argv.includes('--json')
+  const fail = (code: number, title: string, problems: readonly unknown[]) => {
+    process.exitCode = code
+    const words = problems.map((problem) => (typeof problem === 'string' ? problem : JSON.stringify(problem)))
+    if (wantsJson) process.stdout.write(`${JSON.stringify({ error: title, problems }, null, 2)}\n`)
+    else process.stderr.write(`${title}\n${words.map((word) => `  ${word}\n`).join('')}`)
+  }
+  try {
+    await createProgram(() => parseConfig(environment)).parseAsync([...argv], { from: 'user' })
+  } catch (error) {
+    if (error instanceof CommanderError) {
+      process.exitCode = error.exitCode === 0 ? exitCodes.done : exitCodes.usage
+    } else if (error instanceof ConfigError) {
+      fail(exitCodes.failed, 'The configuration cannot be used:', error.problems)
+    } else if (error instanceof ApplyError) {
+      fail(exitCodes.failed, 'Nothing was changed, because the file cannot be applied:', error.problems)
+    } else if (error instanceof CommandFailed || error instanceof SchemaTooOld || error instanceof RotationPending) {
+      fail(exitCodes.failed, error.message, [])
+    } else if (isOutage(error)) {
+      fail(exitCodes.failed, 'The database does not answer. Check DATABASE_URL and that PostgreSQL runs.', [error instanceof Error ? error.message : ''])
+    } else {
+      fail(exitCodes.failed, 'This failed in a way nobody expected:', [error instanceof Error ? (error.stack ?? error.message) : String(error)])
+    }
+  }
+}

@@ -1,0 +1,263 @@
+// The provider's storage: one adapter per model name over payloads, sessions and clients, writing the audit row of
+// what it stores in the same statement or transaction.
+import { errors, Provider, type Adapter, type AdapterPayload, type KoaContextWithOIDC } from 'oidc-provider'
+import { appendAudit } from '../audit/audit.ts'
+import type { Actor, AuditEvent } from '../audit/events.ts'
+import type { Clients } from '../clients/clients.ts'
+import { sha256 } from '../crypto/secrets.ts'
+import type { Db } from '../db/database.ts'
+import { originOf } from '../http/origin.ts'
+import { anonymousLimits, sessionLimits } from '../sessions/policy.ts'
+import type { Accounts } from '../accounts/accounts.ts'
+import type { Sessions } from '../sessions/sessions.ts'
+import type { PayloadStore, StoredPayload } from './store.ts'
+import { hasScope, inRequestTransaction, withOpenTransaction } from './transaction.ts'
+
+export interface AdapterParts {
+  readonly db: Db
+  readonly payloads: PayloadStore
+  readonly sessions: Sessions
+  readonly clients: Clients
+  readonly accounts: Accounts
+}
+
+/** A refresh token that loses against its own copy within this time is refused without ending the family. */
+const reuseGraceSeconds = 10
+const replayMemorySeconds = 600
+const spentOnce = new Set(['AuthorizationCode', 'RefreshToken'])
+const tokenModels = new Set(['AccessToken', 'RefreshToken', 'ClientCredentials'])
+
+/** The adapter factory for the provider's configuration. Models that this server does not offer are refused. */
+export function createAdapterFactory(parts: AdapterParts): (model: string) => Adapter {
+  return (model) => {
+    if (model === 'Session') return sessionAdapter(parts)
+    if (model === 'Client') return clientAdapter(parts)
+    return payloadAdapter(parts, model)
+  }
+}
+
+function payloadAdapter(parts: AdapterParts, model: string): Adapter {
+  const { db, payloads } = parts
+  return {
+    async upsert(id, payload, expiresIn) {
+      if (model === 'ReplayDetection') {
+        const fresh = await payloads.insertOnce(model, sha256(id), stripped(payload), expiresIn ?? replayMemorySeconds)
+        if (!fresh) throw new errors.InvalidGrant('already used')
+        return
+      }
+      const row = {
+        model,
+        idHash: sha256(id),
+        payload: stripped(payload),
+        grantId: payload.grantId,
+        accountId: payload.accountId,
+        clientId: payload.clientId,
+        expiresInSeconds: expiresIn,
+      }
+      const events = tokenModels.has(model) ? [tokenEvent(model, sha256(id), payload)] : []
+      await withOpenTransaction((tx) => payloads.save(tx, row, events))
+    },
+    async find(id) {
+      const idHash = sha256(id)
+      if (spentOnce.has(model) && isTokenRequest()) return findToSpend(parts, model, id, idHash)
+      if (model === 'Grant' && isTokenRequest() && hasScope()) {
+        return present(await withOpenTransaction((tx) => (tx ? payloads.findLocked(tx, 'share', model, idHash) : payloads.find(model, idHash))), id)
+      }
+      return present(await withOpenTransaction(() => payloads.find(model, idHash)), id)
+    },
+    async consume(id) {
+      const won = await inRequestTransaction(db, (tx) => payloads.consume(tx, model, sha256(id)))
+      if (!won) throw new errors.InvalidGrant('already used')
+    },
+    async destroy(id) {
+      await inRequestTransaction(db, async (tx) => {
+        const idHash = sha256(id)
+        const destroyed = await payloads.destroy(tx, model, idHash)
+        if (destroyed && tokenModels.has(model)) await appendAudit(tx, revokedEvent(model, idHash))
+      })
+    },
+    async revokeByGrantId(grantId) {
+      await inRequestTransaction(db, async (tx) => {
+        const count = await payloads.revokeByGrantId(tx, model, grantId)
+        if (count > 0 && tokenModels.has(model)) await appendAudit(tx, revokedEvent(model, undefined))
+      })
+    },
+    findByUid: () => Promise.resolve(undefined),
+    findByUserCode: () => Promise.resolve(undefined),
+  }
+}
+
+/** Reads a code or refresh token that the request is about to spend: locked, so that a second request waits (D2). */
+async function findToSpend(parts: AdapterParts, model: string, id: string, idHash: string) {
+  const stored = await inRequestTransaction(parts.db, async (tx) => {
+    const found = await parts.payloads.findLocked(tx, 'update', model, idHash)
+    if (found?.consumed) await appendAudit(tx, reuseEvent(model, idHash, isHonestRace(model, found)))
+    return found
+  })
+  return stored && isHonestRace(model, stored) ? undefined : present(stored, id)
+}
+
+/** Two tabs that refresh at the same moment are no theft: the later one is refused and the family lives on. */
+function isHonestRace(model: string, stored: StoredPayload): boolean {
+  return model === 'RefreshToken' && stored.consumed && (stored.consumedSecondsAgo ?? reuseGraceSeconds) < reuseGraceSeconds
+}
+
+/** What is stored of a payload: without its id, and without the session id that an interaction copies. */
+function stripped(payload: AdapterPayload): Record<string, unknown> {
+  const { jti, ...rest } = payload
+  void jti
+  if (rest.kind !== 'Interaction' || !rest.session) return rest
+  const { cookie, ...session } = rest.session
+  void cookie
+  return { ...rest, session }
+}
+
+function present(stored: StoredPayload | undefined, id: string): AdapterPayload | undefined {
+  if (!stored) return undefined
+  return { ...stored.payload, jti: id, ...(stored.consumed ? { consumed: true } : {}) }
+}
+
+function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
+  return {
+    async upsert(id, payload) {
+      const accountId = payload.accountId
+      const account = accountId === undefined ? undefined : await accounts.findActive(accountId)
+      const context = currentContext()
+      const origin = context ? originOf(context.req) : {}
+      const limits = account ? sessionLimits(account.policy) : anonymousLimits
+      const uid = String(payload.uid)
+      const row = {
+        uid,
+        idHash: sha256(id),
+        payload: stripped(payload),
+        accountId: account?.id,
+        organizationId: account?.organization.id,
+        ip: origin.ip,
+        userAgent: origin.userAgent,
+        signedInAt: payload.loginTs,
+        limits,
+      }
+      const isNewSignIn = account !== undefined && context?.oidc.result?.login !== undefined
+      const created: AuditEvent = {
+        name: 'session.created',
+        outcome: 'success',
+        actor: account ? { type: 'account', id: account.id } : { type: 'anonymous' },
+        accountId: account?.id,
+        organizationId: account?.organization.id,
+        sessionUid: uid,
+        clientId: context?.oidc.client?.clientId,
+        origin,
+        details: { idleSeconds: limits.idleSeconds, absoluteSeconds: limits.absoluteSeconds },
+      }
+      await withOpenTransaction((tx) => sessions.save(tx, row, isNewSignIn ? [created] : []))
+    },
+    async find(id) {
+      const stored = await withOpenTransaction(() => sessions.findById(sha256(id)))
+      return stored && { ...stored.payload, jti: id }
+    },
+    async findByUid(uid) {
+      const stored = await withOpenTransaction(() => sessions.findByUid(uid))
+      return stored && { ...stored.payload }
+    },
+    async destroy(id) {
+      const context = currentContext()
+      // A session that only changes its id is written again under the same uid a moment later.
+      if (context?.oidc.session && 'oldId' in context.oidc.session && context.oidc.session.oldId === id) return
+      await inRequestTransaction(db, async (tx) => {
+        const ended = await sessions.end(tx, sha256(id), 'sign_out')
+        if (!ended?.accountId) return
+        await appendAudit(tx, {
+          name: 'logout.succeeded',
+          outcome: 'success',
+          actor: { type: 'account', id: ended.accountId },
+          accountId: ended.accountId,
+          organizationId: ended.organizationId,
+          sessionUid: ended.uid,
+          clientId: context?.oidc.entities.Client?.clientId,
+          origin: context ? originOf(context.req) : {},
+          details: { reason: 'sign_out' },
+        })
+      })
+    },
+    consume: () => Promise.reject(new TypeError('a session cannot be consumed')),
+    revokeByGrantId: () => Promise.resolve(),
+    findByUserCode: () => Promise.resolve(undefined),
+  }
+}
+
+function clientAdapter({ clients }: AdapterParts): Adapter {
+  const refuse = () => Promise.reject(new TypeError('clients are written by registration and apply'))
+  return {
+    find: (id) => withOpenTransaction(() => clients.findMetadata(id)),
+    upsert: refuse,
+    destroy: refuse,
+    consume: refuse,
+    revokeByGrantId: () => Promise.resolve(),
+    findByUid: () => Promise.resolve(undefined),
+    findByUserCode: () => Promise.resolve(undefined),
+  }
+}
+
+function currentContext(): KoaContextWithOIDC | undefined {
+  const context = Provider.ctx
+  return context?.oidc ? context : undefined
+}
+
+function isTokenRequest(): boolean {
+  return currentContext()?.oidc.route === 'token'
+}
+
+function tokenEvent(model: string, tokenHash: string, payload: AdapterPayload): AuditEvent {
+  const context = currentContext()
+  const grantType = String(context?.oidc.params?.['grant_type'] ?? 'unknown')
+  const common = {
+    outcome: 'success' as const,
+    actor: clientActor(payload.clientId),
+    accountId: payload.accountId,
+    organizationId: organizationOf(context),
+    sessionUid: payload.sessionUid,
+    clientId: payload.clientId,
+    origin: context ? originOf(context.req) : {},
+  }
+  const scope = payload.scope?.slice(0, 1024)
+  if (grantType === 'refresh_token') return { ...common, name: 'token.refreshed', details: { kind: model, scope, tokenHash } }
+  return { ...common, name: 'token.issued', details: { kind: model, grantType: grantType.slice(0, 64), scope, tokenHash } }
+}
+
+function revokedEvent(kind: string, tokenHash: string | undefined): AuditEvent {
+  const context = currentContext()
+  const clientId = context?.oidc.client?.clientId
+  return {
+    name: 'token.revoked',
+    outcome: 'success',
+    actor: clientActor(clientId),
+    accountId: context?.oidc.session?.accountId ?? context?.oidc.account?.accountId,
+    organizationId: organizationOf(context),
+    clientId,
+    origin: context ? originOf(context.req) : {},
+    details: tokenHash === undefined ? { kind } : { kind, tokenHash },
+  }
+}
+
+function reuseEvent(kind: string, tokenHash: string, withinGrace: boolean): AuditEvent {
+  const context = currentContext()
+  const clientId = context?.oidc.client?.clientId
+  return {
+    name: 'token.reuse_detected',
+    outcome: 'failure',
+    actor: clientActor(clientId),
+    organizationId: organizationOf(context),
+    clientId,
+    origin: context ? originOf(context.req) : {},
+    details: { kind, withinGrace, tokenHash },
+  }
+}
+
+function clientActor(clientId: string | undefined): Actor {
+  return clientId === undefined ? { type: 'anonymous' } : { type: 'client', id: clientId }
+}
+
+function organizationOf(context: KoaContextWithOIDC | undefined): string | undefined {
+  const value = context?.oidc.client?.['organization_id']
+  return typeof value === 'string' ? value : undefined
+}

@@ -1,0 +1,119 @@
+// The provider's interaction of a request: found by its cookie and held against the path, finished with a result.
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { errors, type Provider } from 'oidc-provider'
+import { appendAudit } from '../audit/audit.ts'
+import type { Db } from '../db/database.ts'
+import { Refusal } from '../http/problems.ts'
+import { originOf } from '../http/origin.ts'
+import type { LoginResult } from '../login/login.ts'
+import type { Consents } from './consents.ts'
+import { joinTransaction } from './transaction.ts'
+
+export interface OpenInteraction {
+  readonly uid: string
+  readonly prompt: string
+  readonly reasons: readonly string[]
+  readonly client: { readonly id: string; readonly name: string; readonly organizationName: string | undefined }
+  readonly redirectHost: string
+  readonly loginHint: string
+  readonly returnTo: string
+  readonly accountId: string | undefined
+  /** Scopes asked for that the person has not answered yet. */
+  readonly missingScopes: readonly string[]
+  readonly missingClaims: readonly string[]
+  readonly firstTime: boolean
+  finishLogin(result: LoginResult): Promise<void>
+  allow(): Promise<void>
+  deny(): Promise<void>
+  cancel(): Promise<void>
+}
+
+const expired = () =>
+  new Refusal(400, 'This sign-in has expired', 'It was open too long, was finished already, or belongs to another browser. Go back to the app and sign in again.')
+
+export interface Interactions {
+  /** The interaction in the path, if the browser holds its cookie (F22). Throws a Refusal otherwise. */
+  open(request: FastifyRequest, reply: FastifyReply, uid: string): Promise<OpenInteraction>
+}
+
+export function createInteractions(parts: { provider(): Provider; readonly db: Db; readonly consents: Consents }): Interactions {
+  return {
+    async open(request, reply, uid) {
+      const provider = parts.provider()
+      const details = await provider.interactionDetails(request.raw, reply.raw).catch((error: unknown) => {
+        throw error instanceof errors.SessionNotFound ? expired() : error
+      })
+      if (details.uid !== uid) throw expired()
+      const client = await provider.Client.find(String(details.params['client_id']))
+      if (!client) throw expired()
+      const finish = (result: Parameters<Provider['interactionResult']>[2]) => provider.interactionResult(request.raw, reply.raw, result)
+      const asked = details.prompt.details
+      const missingScopes = toStrings(asked['missingOIDCScope'])
+      const missingClaims = toStrings(asked['missingOIDCClaims'])
+      const accountId = details.session?.accountId
+      const organizationId = typeof client['organization_id'] === 'string' ? client['organization_id'] : undefined
+      const consentEvent = (name: 'consent.granted' | 'consent.denied') => ({
+        name,
+        outcome: name === 'consent.granted' ? ('success' as const) : ('failure' as const),
+        actor: { type: 'account' as const, id: accountId ?? '' },
+        accountId,
+        organizationId,
+        sessionUid: details.session?.uid,
+        clientId: client.clientId,
+        origin: originOf(request.raw),
+        details: { scopes: [...missingScopes] },
+      })
+      return {
+        uid,
+        prompt: details.prompt.name,
+        reasons: details.prompt.reasons,
+        client: { id: client.clientId, name: client.clientName ?? client.clientId, organizationName: toText(client['organization_name']) },
+        redirectHost: URL.parse(String(details.params['redirect_uri']))?.host ?? '',
+        loginHint: toText(details.params['login_hint'])?.slice(0, 254) ?? '',
+        returnTo: details.returnTo,
+        accountId,
+        missingScopes,
+        missingClaims,
+        firstTime: details.grantId === undefined,
+        async finishLogin(result) {
+          await finish({ login: { ...result, remember: false } })
+        },
+        async allow() {
+          if (accountId === undefined) throw expired()
+          await parts.db.transaction().execute((tx) =>
+            joinTransaction(tx, async () => {
+              const grant =
+                (details.grantId === undefined ? undefined : await provider.Grant.find(details.grantId)) ??
+                new provider.Grant({ accountId, clientId: client.clientId })
+              if (missingScopes.length > 0) grant.addOIDCScope(missingScopes.join(' '))
+              if (missingClaims.length > 0) grant.addOIDCClaims([...missingClaims])
+              const grantId = await grant.save()
+              if (missingScopes.length > 0) await parts.consents.add(tx, accountId, client.clientId, missingScopes)
+              await appendAudit(tx, consentEvent('consent.granted'))
+              await finish({ consent: { grantId } })
+            }),
+          )
+        },
+        async deny() {
+          await parts.db.transaction().execute((tx) =>
+            joinTransaction(tx, async () => {
+              await appendAudit(tx, consentEvent('consent.denied'))
+              await finish({ error: 'access_denied', error_description: 'the person did not allow the request' })
+            }),
+          )
+        },
+        async cancel() {
+          await finish({ error: 'access_denied', error_description: 'the person cancelled the sign-in' })
+        },
+      }
+    },
+  }
+}
+
+function toStrings(value: unknown): string[] {
+  return Array.isArray(value) ? value.filter((entry) => typeof entry === 'string') : []
+}
+
+function toText(value: unknown): string | undefined {
+  return typeof value === 'string' ? value : undefined
+}

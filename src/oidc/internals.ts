@@ -1,0 +1,24 @@
+// The one place that reaches into the provider beyond its configuration, and why.
+import type { Provider } from 'oidc-provider'
+import type { Secrets } from '../crypto/secrets.ts'
+
+/**
+ * The provider builds its URLs from the request's Host header (D6). Ours come from the issuer alone.
+ */
+export function pinUrlsToIssuer(provider: Provider): void {
+  const prototype: unknown = Reflect.get(Reflect.get(provider, 'OIDCContext'), 'prototype')
+  Object.defineProperty(prototype, 'urlFor', {
+    value: (name: string, options?: Record<string, unknown>): string => provider.urlFor(name, options),
+  })
+}
+
+/**
+ * The provider compares a client's secret with the stored one as text. Ours is stored as a keyed digest.
+ */
+export function compareClientSecretsByDigest(provider: Provider, secrets: Secrets): void {
+  Object.defineProperty(provider.Client.prototype, 'compareClientSecret', {
+    value(this: { clientSecret: string }, actual: string): boolean {
+      return secrets.matchesClientSecret(actual, this.clientSecret)
+    },
+  })
+}

@@ -1,0 +1,56 @@
+// Who may introspect what (RFC 7662 §4): nobody, unless the caller's registration says so, and only tokens of people,
+// organisations and clients that may act now.
+import type { Client, KoaContextWithOIDC } from 'oidc-provider'
+import type { Accounts } from '../accounts/accounts.ts'
+import type { Clients } from '../clients/clients.ts'
+import type { AuditEvent } from '../audit/events.ts'
+import { sha256 } from '../crypto/secrets.ts'
+import { originOf } from '../http/origin.ts'
+
+interface IntrospectedToken {
+  readonly kind: string
+  readonly jti?: string
+  readonly clientId?: string | undefined
+  readonly accountId?: string | undefined
+  readonly aud?: string | readonly string[] | undefined
+}
+
+interface Parts {
+  readonly accounts: Accounts
+  readonly clients: Clients
+  record(event: AuditEvent): Promise<void>
+}
+
+export function createIntrospectionPolicy({ accounts, clients, record }: Parts) {
+  return async (context: KoaContextWithOIDC, caller: Client, token: IntrospectedToken): Promise<boolean> => {
+    const issuedTo = token.clientId === caller.clientId ? caller : token.clientId && (await clients.findMetadata(token.clientId))
+    if (!issuedTo) return false
+    const account = token.accountId === undefined ? undefined : await accounts.findActive(token.accountId)
+    if (token.accountId !== undefined && !account) return false
+    const owner = String(issuedTo['organization_id'])
+    if (isAllowed(caller, token, owner)) return true
+    await record({
+      name: 'introspection.denied',
+      outcome: 'failure',
+      actor: { type: 'client', id: caller.clientId },
+      organizationId: String(caller['organization_id']),
+      clientId: caller.clientId,
+      origin: originOf(context.req),
+      details: { tokenHash: sha256(token.jti ?? ''), policy: String(caller['introspection']) },
+    })
+    return false
+  }
+}
+
+/** The caller's registration against one token. Pure. */
+function isAllowed(caller: Client, token: IntrospectedToken, tokenOrganizationId: string): boolean {
+  if (caller.tokenEndpointAuthMethod === 'none') return false
+  switch (caller['introspection']) {
+    case 'organization':
+      return caller['organization_id'] === tokenOrganizationId
+    case 'own':
+      return token.clientId === caller.clientId || [token.aud ?? []].flat().includes(caller.clientId)
+    default:
+      return false
+  }
+}

@@ -1,0 +1,37 @@
+// The provider of the moment: built over today's keys, and built anew when they change, on every replica within
+// seconds. Requests that are under way finish on the one they began with.
+import type { FastifyBaseLogger } from 'fastify'
+import type { Provider } from 'oidc-provider'
+import type { Keys } from './keys.ts'
+import { createProvider, recordRefusals, type ProviderParts } from './provider.ts'
+
+export const keyPollMs = 5_000
+
+export interface LiveProvider {
+  current(): Provider
+  /** Looks at the keys now; builds a new provider if they changed. */
+  refresh(): Promise<void>
+  stop(): void
+}
+
+export async function startLiveProvider(parts: ProviderParts, keys: Keys, log: FastifyBaseLogger): Promise<LiveProvider> {
+  const build = (jwks: Parameters<typeof createProvider>[1]) => {
+    const provider = createProvider(parts, jwks)
+    recordRefusals(provider, parts.record, (error) => log.error({ err: error }, 'the provider failed'))
+    return provider
+  }
+  const first = await keys.load()
+  let version = first.version
+  let provider = build(first.jwks)
+  const refresh = async () => {
+    const loaded = await keys.load()
+    if (loaded.version === version) return
+    provider = build(loaded.jwks)
+    version = loaded.version
+    log.info('signing keys changed')
+  }
+  // An outage must not end the process: the provider stays as it is and the next poll tries again.
+  const timer = setInterval(() => refresh().catch((error: unknown) => log.warn({ err: error }, 'cannot read signing keys')), keyPollMs)
+  timer.unref()
+  return { current: () => provider, refresh, stop: () => clearInterval(timer) }
+}

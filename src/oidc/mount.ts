@@ -1,0 +1,76 @@
+// Mounts the provider in Fastify: the raw request goes in unread, the provider writes the answer.
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { Provider } from 'oidc-provider'
+import { sha256 } from '../crypto/secrets.ts'
+import type { PayloadStore } from './store.ts'
+import { authorizePath } from './provider.ts'
+
+const maxPostedBytes = 16_384
+const postedModel = 'PostedAuthorizationRequest'
+const postedSeconds = 60
+const maxUrlLength = 8_192
+
+export interface MountOptions {
+  readonly issuer: string
+  readonly payloads: PayloadStore
+  /** The provider of the moment: it changes when keys change. */
+  provider(): Provider
+  newId(): string
+}
+
+/** Registers the protocol endpoints and discovery. Call it inside an encapsulated scope: it leaves bodies unread. */
+export async function mountProvider(app: FastifyInstance, options: MountOptions): Promise<void> {
+  const issuer = new URL(options.issuer)
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('*', (_request, _payload, done) => done(null))
+
+  const hand = (request: FastifyRequest, reply: FastifyReply) => {
+    reply.hijack()
+    // What hooks set with reply.header() would be lost: Fastify does not write this answer.
+    for (const [name, value] of Object.entries(reply.getHeaders())) if (value !== undefined) reply.raw.setHeader(name, value)
+    request.raw.headers['x-forwarded-proto'] = issuer.protocol.slice(0, -1)
+    const callback: (...args: [typeof request.raw, typeof reply.raw]) => unknown = options.provider().callback()
+    return callback(request.raw, reply.raw)
+  }
+
+  // OpenID Connect Core §3.1.2.1 wants POST at the authorization endpoint. A cross-site POST carries no Lax cookie, so
+  // its parameters are kept for a minute and the browser comes back for them with a GET, which does.
+  app.post(authorizePath, async (request, reply) => {
+    const body = await readForm(request.raw)
+    if (body === undefined) return reply.code(413).send({ error: 'invalid_request', error_description: `the request is larger than ${maxPostedBytes} bytes` })
+    const id = options.newId()
+    await options.payloads.insertOnce(postedModel, sha256(id), { parameters: body }, postedSeconds)
+    return reply.redirect(`${authorizePath}?posted=${id}`, 303)
+  })
+
+  app.get(authorizePath, async (request, reply) => {
+    const posted = new URL(request.raw.url ?? '', issuer).searchParams.get('posted')
+    if (posted !== null) {
+      const stored = await options.payloads.find(postedModel, sha256(posted))
+      request.raw.url = `${authorizePath}?${String(stored?.payload['parameters'] ?? '')}`
+    }
+    return hand(request, reply)
+  })
+
+  for (const path of ['/oauth/*', '/.well-known/openid-configuration', '/.well-known/oauth-authorization-server']) {
+    app.all(path, async (request, reply) => {
+      if ((request.raw.url ?? '').length > maxUrlLength) {
+        return reply.code(414).send({ error: 'invalid_request', error_description: `the address is longer than ${maxUrlLength} characters` })
+      }
+      return hand(request, reply)
+    })
+  }
+}
+
+/** Reads a form body up to the limit; undefined when it is larger. */
+async function readForm(stream: NodeJS.ReadableStream): Promise<string | undefined> {
+  const chunks: Buffer[] = []
+  let size = 0
+  for await (const chunk of stream) {
+    const bytes = Buffer.from(chunk)
+    size += bytes.length
+    if (size > maxPostedBytes) return undefined
+    chunks.push(bytes)
+  }
+  return Buffer.concat(chunks).toString('utf8')
+}

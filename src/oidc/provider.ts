@@ -1,0 +1,259 @@
+// The provider's configuration: what oidc-provider does for us and by which rules. It is built again when keys change.
+import { Provider, interactionPolicy, type Configuration, type KoaContextWithOIDC } from 'oidc-provider'
+import type { JWK } from 'jose'
+import type { Account, Accounts } from '../accounts/accounts.ts'
+import type { AuditEvent } from '../audit/events.ts'
+import { supportedScopes, type Clients } from '../clients/clients.ts'
+import type { Secrets } from '../crypto/secrets.ts'
+import type { Db } from '../db/database.ts'
+import { originOf } from '../http/origin.ts'
+import type { Sessions } from '../sessions/sessions.ts'
+import { createAdapterFactory } from './adapter.ts'
+import type { Consents } from './consents.ts'
+import { createIntrospectionPolicy } from './introspection.ts'
+import { compareClientSecretsByDigest, pinUrlsToIssuer } from './internals.ts'
+import type { ProtocolPages } from './pages.ts'
+import type { PayloadStore } from './store.ts'
+import { withScope } from './transaction.ts'
+
+export interface ProviderParts {
+  readonly issuer: string
+  readonly secrets: Secrets
+  readonly db: Db
+  readonly payloads: PayloadStore
+  readonly sessions: Sessions
+  readonly clients: Clients
+  readonly accounts: Accounts
+  readonly consents: Consents
+  readonly pages: ProtocolPages
+  record(event: AuditEvent): Promise<void>
+}
+
+export const authorizePath = '/oauth/authorize'
+export const acrValues = { password: 'urn:mlpipes:acr:password', mfa: 'urn:mlpipes:acr:mfa' } as const
+
+const authorizationCodeSeconds = 60
+const interactionSeconds = 900
+const clientCredentialsSeconds = 300
+const signingAlgorithms = ['RS256', 'ES256'] as const
+// Routes whose statements belong together; each opens its transaction at the first that needs one.
+const transactionalRoutes = new Set(['/oauth/token', '/oauth/revoke', '/oauth/logout/confirm'])
+
+/** Builds a provider over these private keys, the signing ones first. Throws when there is none. */
+export function createProvider(parts: ProviderParts, jwks: readonly JWK[]): Provider {
+  if (jwks.length === 0) throw new Error('there are no signing keys')
+  const provider = new Provider(parts.issuer, configuration(parts, jwks))
+  // Forwarded headers are set by our own edge, never by the network (see mount.ts).
+  provider.proxy = true
+  pinUrlsToIssuer(provider)
+  compareClientSecretsByDigest(provider, parts.secrets)
+  provider.use(async (context, next) => {
+    const path = context.path.toLowerCase().replace(/\/$/, '')
+    if (!transactionalRoutes.has(path)) return next()
+    return withScope(parts.db, next, () => context.status < 500)
+  })
+  provider.use(async (context, next) => {
+    await next()
+    // RFC 6749 §5.1 and SMART App Launch want both headers on a token response.
+    if (context.response.get('cache-control').includes('no-store')) context.set('Pragma', 'no-cache')
+  })
+  return provider
+}
+
+function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuration {
+  const secure = parts.issuer.startsWith('https://')
+  const cookie = { signed: true, httpOnly: true, secure, sameSite: 'lax', overwrite: true } as const
+  return {
+    adapter: createAdapterFactory(parts),
+    jwks: { keys: [...jwks] as NonNullable<Configuration['jwks']>['keys'] },
+    clients: [],
+    cookies: {
+      keys: [...parts.secrets.cookieKeys],
+      names: {
+        session: secure ? '__Host-mlpipes_session' : 'mlpipes_session',
+        interaction: secure ? '__Secure-mlpipes_interaction' : 'mlpipes_interaction',
+        resume: secure ? '__Secure-mlpipes_resume' : 'mlpipes_resume',
+      },
+      long: { ...cookie, path: '/' },
+      short: cookie,
+    },
+    routes: {
+      authorization: authorizePath,
+      token: '/oauth/token',
+      userinfo: '/oauth/userinfo',
+      jwks: '/oauth/jwks',
+      introspection: '/oauth/introspect',
+      revocation: '/oauth/revoke',
+      end_session: '/oauth/logout',
+    },
+    responseTypes: ['code'],
+    scopes: [...supportedScopes],
+    claims: {
+      openid: ['sub', 'acr', 'amr', 'auth_time', 'org_id', 'org_slug', 'roles'],
+      profile: ['name', 'updated_at'],
+      email: ['email', 'email_verified'],
+    },
+    acrValues: Object.values(acrValues),
+    subjectTypes: ['public'],
+    clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none'],
+    enabledJWA: {
+      idTokenSigningAlgValues: [...signingAlgorithms],
+      clientAuthSigningAlgValues: ['RS256', 'RS384', 'PS256', 'ES256', 'ES384', 'Ed25519'],
+      userinfoSigningAlgValues: [...signingAlgorithms],
+      introspectionSigningAlgValues: [...signingAlgorithms],
+      requestObjectSigningAlgValues: ['RS256', 'PS256', 'ES256'],
+    },
+    clockTolerance: 0,
+    conformIdTokenClaims: true,
+    extraClientMetadata: { properties: ['introspection', 'first_party', 'profile', 'organization_id', 'organization_name'] },
+    pkce: { required: (_context, client) => client['profile'] !== 'oidc-certification' },
+    rotateRefreshToken: true,
+    // A refresh token without offline_access dies with the session; with it, it outlives a sign-out.
+    issueRefreshToken: async (_context, client, code) => client.grantTypeAllowed('refresh_token') && code.kind === 'AuthorizationCode',
+    expiresWithSession: async (_context, token) => !token.scopes.has('offline_access'),
+    findAccount: async (_context, id) => {
+      const account = await parts.accounts.findActive(id)
+      return account && toProviderAccount(account)
+    },
+    loadExistingGrant: (context) => loadExistingGrant(context, parts.consents),
+    extraTokenClaims: async (context, token) => accountClaims(context, token),
+    ttl: {
+      AuthorizationCode: authorizationCodeSeconds,
+      ClientCredentials: clientCredentialsSeconds,
+      Interaction: interactionSeconds,
+      IdToken: 3_600,
+      AccessToken: (context) => policyOf(context)?.tokens.accessTokenTtl ?? 900,
+      RefreshToken: (context, token) => {
+        const cap = policyOf(context)?.tokens.refreshTokenTtl ?? 7_776_000
+        const ageSeconds = token.iiat === undefined ? 0 : Math.floor(Date.now() / 1000) - token.iiat
+        return Math.max(1, cap - ageSeconds)
+      },
+      Grant: (context) => policyOf(context)?.tokens.refreshTokenTtl ?? 7_776_000,
+      // Both limits of a session are columns of ours; this is only the provider's own idea of it.
+      Session: 86_400,
+    },
+    features: {
+      devInteractions: { enabled: false },
+      userinfo: { enabled: true },
+      claimsParameter: { enabled: true },
+      clientCredentials: { enabled: true },
+      introspection: { enabled: true, allowedPolicy: createIntrospectionPolicy(parts) },
+      revocation: { enabled: true },
+      dPoP: { enabled: false },
+      pushedAuthorizationRequests: { enabled: false },
+      resourceIndicators: { enabled: false },
+      rpInitiatedLogout: { enabled: true, logoutSource: parts.pages.signOut, postLogoutSuccessSource: parts.pages.signedOut },
+    },
+    interactions: { policy: prompts(), url: (_context, interaction) => `/interaction/${interaction.uid}` },
+    renderError: parts.pages.error,
+    formats: { bitsOfOpaqueRandomness: 256 },
+  }
+}
+
+/** The provider's own prompts, and that a session whose account may not act any more signs in again. */
+function prompts() {
+  const policy = interactionPolicy.base()
+  policy.get('login')?.checks.add(
+    new interactionPolicy.Check('account_gone', 'the account of this session may not act any more', 'login_required', (context) => {
+      const { session, account } = context.oidc
+      return session?.accountId !== undefined && account === undefined
+    }),
+  )
+  return policy
+}
+
+interface ProviderAccount {
+  readonly accountId: string
+  readonly account: Account
+  claims(): Record<string, unknown> & { sub: string }
+  readonly [name: string]: unknown
+}
+
+function toProviderAccount(account: Account): ProviderAccount {
+  return {
+    accountId: account.id,
+    account,
+    claims: () => ({
+      sub: account.id,
+      name: account.name,
+      updated_at: Math.floor(account.updatedAt.getTime() / 1000),
+      email: account.email,
+      email_verified: account.emailVerified,
+      org_id: account.organization.id,
+      org_slug: account.organization.slug,
+      roles: account.roles,
+    }),
+  }
+}
+
+/** The account that the current request loaded, with its policy. */
+function accountOf(context: KoaContextWithOIDC | undefined): Account | undefined {
+  const loaded: unknown = context?.oidc.entities.Account
+  return isProviderAccount(loaded) ? loaded.account : undefined
+}
+
+function isProviderAccount(value: unknown): value is ProviderAccount {
+  return typeof value === 'object' && value !== null && 'account' in value
+}
+
+function policyOf(context: KoaContextWithOIDC | undefined) {
+  return accountOf(context)?.policy
+}
+
+/** What introspection adds about a person's token (RFC 9470 §6 for acr and auth_time). */
+function accountClaims(context: KoaContextWithOIDC, token: { readonly kind: string }): Record<string, string | number | boolean | string[]> | undefined {
+  const account = accountOf(context)
+  if (token.kind !== 'AccessToken' || !account) {
+    const organizationId = context.oidc.client?.['organization_id']
+    return typeof organizationId === 'string' ? { org_id: organizationId } : undefined
+  }
+  const source = context.oidc.entities.AuthorizationCode ?? context.oidc.entities.RefreshToken
+  return {
+    org_id: account.organization.id,
+    org_slug: account.organization.slug,
+    roles: [...account.roles],
+    ...(source?.acr === undefined ? {} : { acr: source.acr }),
+    ...(source?.authTime === undefined ? {} : { auth_time: source.authTime }),
+  }
+}
+
+/** The grant of this session and client, or a new one from what the person allowed this client before. */
+async function loadExistingGrant(context: KoaContextWithOIDC, consents: Consents) {
+  const { client, session, provider, result, params } = context.oidc
+  if (!client || !session?.accountId) return undefined
+  const grantId = result?.consent?.grantId ?? session.grantIdFor(client.clientId)
+  const existing = grantId === undefined ? undefined : await provider.Grant.find(grantId)
+  if (existing) {
+    if (client['first_party'] === true) await extendFirstParty(existing, String(params?.['scope'] ?? ''))
+    return existing
+  }
+  const allowed = client['first_party'] === true ? String(params?.['scope'] ?? '').split(' ') : await consents.find(session.accountId, client.clientId)
+  if (allowed.length === 0) return undefined
+  const grant = new provider.Grant({ accountId: session.accountId, clientId: client.clientId })
+  grant.addOIDCScope(allowed.join(' '))
+  grant.addOIDCClaims([...context.oidc.requestParamClaims])
+  await grant.save()
+  return grant
+}
+
+async function extendFirstParty(grant: { getOIDCScope(): string; addOIDCScope(scope: string): void; save(): Promise<string> }, scope: string) {
+  const missing = scope.split(' ').filter((name) => !grant.getOIDCScope().split(' ').includes(name))
+  if (missing.length === 0) return
+  grant.addOIDCScope(missing.join(' '))
+  await grant.save()
+}
+
+/** Records what the provider refuses at the authorization and token endpoints. */
+export function recordRefusals(provider: Provider, record: (event: AuditEvent) => Promise<void>, onError: (error: unknown) => void): void {
+  provider.on('authorization.error', (context, error) => {
+    record({
+      name: 'authorization.refused',
+      outcome: 'failure',
+      actor: { type: 'anonymous' },
+      clientId: context.oidc.client?.clientId,
+      origin: originOf(context.req),
+      details: { error: error.message.slice(0, 64), detail: (error.error_description ?? '').slice(0, 200) },
+    }).catch(onError)
+  })
+  provider.on('server_error', (_context, error) => onError(error))
+}

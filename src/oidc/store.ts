@@ -1,0 +1,172 @@
+// oidc_payloads in SQL. Ids are stored as SHA-256 and taken out of the payload, so that a stolen database holds no
+// token. What concurrent requests read or write in one turn of the event loop is one statement over arrays.
+import { auditInsert, auditValues } from '../audit/store.ts'
+import type { AuditEvent } from '../audit/events.ts'
+import { createBatcher } from '../db/batcher.ts'
+import { runIn, type Database, type Prepared, type Row, type Tx } from '../db/database.ts'
+
+export interface PayloadRow {
+  readonly model: string
+  readonly idHash: string
+  readonly payload: Record<string, unknown>
+  readonly grantId: string | undefined
+  readonly accountId: string | undefined
+  readonly clientId: string | undefined
+  /** Undefined: never expires. */
+  readonly expiresInSeconds: number | undefined
+}
+
+export interface StoredPayload {
+  readonly payload: Record<string, unknown>
+  readonly consumed: boolean
+  /** Seconds since it was consumed, by the database's clock. */
+  readonly consumedSecondsAgo: number | undefined
+}
+
+interface Write {
+  readonly row: PayloadRow
+  readonly events: readonly AuditEvent[]
+}
+
+const columnCount = 7
+
+// A row written again keeps consumed_at: an upsert must not make a spent code fresh. The order by keeps two batches
+// that write the same rows from deadlocking.
+const saveText = `with saved as (
+    insert into mlpipes_auth.oidc_payloads as p (model, id_hash, payload, grant_id, account_id, client_id, expires_at)
+    select model, id_hash, payload::jsonb, grant_id, account_id, client_id, now() + make_interval(secs => ttl)
+    from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::integer[])
+      as row (model, id_hash, payload, grant_id, account_id, client_id, ttl)
+    order by model, id_hash
+    on conflict (model, id_hash) do update set payload = excluded.payload, grant_id = excluded.grant_id,
+      account_id = excluded.account_id, client_id = excluded.client_id, expires_at = excluded.expires_at
+    returning 1
+  ), logged as (${auditInsert(columnCount + 1)})
+  select count(*) from saved`
+
+const save: Prepared = { name: 'payloads_save', text: saveText }
+const columns = 'payload, consumed_at is not null as consumed, extract(epoch from now() - consumed_at)::integer as consumed_seconds_ago'
+const unexpired = '(expires_at is null or expires_at > now())'
+const findMany: Prepared = {
+  name: 'payloads_find',
+  text: `select p.model, p.id_hash, ${columns} from unnest($1::text[], $2::text[]) as wanted (model, id_hash)
+    join mlpipes_auth.oidc_payloads p on p.model = wanted.model and p.id_hash = wanted.id_hash where ${unexpired}`,
+}
+const findLocked: Prepared = {
+  name: 'payloads_find_locked',
+  text: `select ${columns} from mlpipes_auth.oidc_payloads where model = $1 and id_hash = $2 and ${unexpired} for update`,
+}
+const findShared: Prepared = {
+  name: 'payloads_find_shared',
+  text: `select ${columns} from mlpipes_auth.oidc_payloads where model = $1 and id_hash = $2 and ${unexpired} for share`,
+}
+const insertOnce: Prepared = {
+  name: 'payloads_insert_once',
+  text: `insert into mlpipes_auth.oidc_payloads (model, id_hash, payload, expires_at)
+    values ($1, $2, $3::jsonb, now() + make_interval(secs => $4::integer))
+    on conflict (model, id_hash) do update set expires_at = excluded.expires_at, payload = excluded.payload
+      where oidc_payloads.expires_at <= now() returning 1 as inserted`,
+}
+const clean: Prepared = {
+  name: 'payloads_clean',
+  text: `delete from mlpipes_auth.oidc_payloads where ctid in (select ctid from mlpipes_auth.oidc_payloads
+    where expires_at < now() - interval '1 day' order by expires_at limit $1::integer for update skip locked) returning 1`,
+}
+
+export interface PayloadStore {
+  find(model: string, idHash: string): Promise<StoredPayload | undefined>
+  /** Reads under a row lock: `update` for what is about to be spent, `share` for what must not vanish meanwhile. */
+  findLocked(tx: Tx, lock: 'update' | 'share', model: string, idHash: string): Promise<StoredPayload | undefined>
+  save(tx: Tx | undefined, row: PayloadRow, events: readonly AuditEvent[]): Promise<void>
+  /** Inserts if no live row has this id; false when there is one (replay detection). */
+  insertOnce(model: string, idHash: string, payload: Record<string, unknown>, expiresInSeconds: number): Promise<boolean>
+  /** Compare-and-set: true for the one caller who consumed it (D1). */
+  consume(tx: Tx, model: string, idHash: string): Promise<boolean>
+  destroy(tx: Tx, model: string, idHash: string): Promise<boolean>
+  revokeByGrantId(tx: Tx, model: string, grantId: string): Promise<number>
+  /** Deletes rows that expired more than a day ago, at most `limit` of them; returns how many. */
+  clean(limit: number): Promise<number>
+}
+
+export function createPayloadStore(database: Database): PayloadStore {
+  const findBatched = createBatcher<{ model: string; idHash: string }, StoredPayload | undefined>({
+    maxBatch: 500,
+    maxInFlight: 4,
+    maxWaiting: 20_000,
+    async run(items) {
+      const rows = await database.run(findMany, [items.map((item) => item.model), items.map((item) => item.idHash)])
+      const byKey = new Map(rows.map((row) => [`${String(row['model'])} ${String(row['id_hash'])}`, toStored(row)]))
+      // Each asker gets a copy of its own: the provider writes into what it is given.
+      return items.map((item) => {
+        const stored = byKey.get(`${item.model} ${item.idHash}`)
+        return stored && { ...stored, payload: { ...stored.payload } }
+      })
+    },
+  })
+  const saveBatched = createBatcher<Write, void>({
+    maxBatch: 200,
+    maxInFlight: 4,
+    maxWaiting: 20_000,
+    async run(writes) {
+      const latest = new Map(writes.map((write) => [`${write.row.model} ${write.row.idHash}`, write.row]))
+      await database.run(save, saveValues([...latest.values()], writes.flatMap((write) => write.events)))
+      return writes.map(() => undefined)
+    },
+  })
+  return {
+    find: (model, idHash) => findBatched({ model, idHash }),
+    async findLocked(tx, lock, model, idHash) {
+      const [row] = await runIn(tx, lock === 'update' ? findLocked : findShared, [model, idHash])
+      return row && toStored(row)
+    },
+    async save(tx, row, events) {
+      if (!tx) return saveBatched({ row, events })
+      await runIn(tx, save, saveValues([row], events))
+    },
+    async insertOnce(model, idHash, payload, expiresInSeconds) {
+      const rows = await database.run(insertOnce, [model, idHash, JSON.stringify(payload), expiresInSeconds])
+      return rows.length === 1
+    },
+    async consume(tx, model, idHash) {
+      const result = await tx
+        .updateTable('oidc_payloads')
+        .set((eb) => ({ consumed_at: eb.fn<Date>('now') }))
+        .where('model', '=', model)
+        .where('id_hash', '=', idHash)
+        .where('consumed_at', 'is', null)
+        .executeTakeFirst()
+      return result.numUpdatedRows === 1n
+    },
+    async destroy(tx, model, idHash) {
+      const result = await tx.deleteFrom('oidc_payloads').where('model', '=', model).where('id_hash', '=', idHash).executeTakeFirst()
+      return result.numDeletedRows === 1n
+    },
+    async revokeByGrantId(tx, model, grantId) {
+      const result = await tx.deleteFrom('oidc_payloads').where('model', '=', model).where('grant_id', '=', grantId).executeTakeFirst()
+      return Number(result.numDeletedRows)
+    },
+    clean: async (limit) => (await database.run(clean, [limit])).length,
+  }
+}
+
+function saveValues(rows: readonly PayloadRow[], events: readonly AuditEvent[]): unknown[] {
+  return [
+    rows.map((row) => row.model),
+    rows.map((row) => row.idHash),
+    rows.map((row) => JSON.stringify(row.payload)),
+    rows.map((row) => row.grantId ?? null),
+    rows.map((row) => row.accountId ?? null),
+    rows.map((row) => row.clientId ?? null),
+    rows.map((row) => row.expiresInSeconds ?? null),
+    ...auditValues(events),
+  ]
+}
+
+function toStored(row: Row): StoredPayload {
+  const ago = row['consumed_seconds_ago']
+  return {
+    payload: row['payload'] as Record<string, unknown>,
+    consumed: row['consumed'] === true,
+    consumedSecondsAgo: ago === null || ago === undefined ? undefined : Number(ago),
+  }
+}

@@ -1,0 +1,102 @@
+// The wiring page: builds the parts in rank order and hands each what it uses.
+import { randomBytes } from 'node:crypto'
+import { sql } from 'kysely'
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
+import { createAccounts } from './accounts/accounts.ts'
+import { appendAudit } from './audit/audit.ts'
+import type { AuditEvent } from './audit/events.ts'
+import { createClients } from './clients/clients.ts'
+import type { Config } from './config.ts'
+import { createPasswords, defaultHashCost, type HashCost } from './credentials/password.ts'
+import { createSecrets } from './crypto/secrets.ts'
+import type { Database } from './db/database.ts'
+import { migrationState } from './db/migrate.ts'
+import { createApp } from './http/app.ts'
+import { createViews } from './http/views.ts'
+import { startJanitor } from './janitor.ts'
+import { createLogin } from './login/login.ts'
+import { addLoginRoutes } from './login/routes.ts'
+import { createConsents } from './oidc/consents.ts'
+import { createInteractions } from './oidc/interactions.ts'
+import { createKeys } from './oidc/keys.ts'
+import { startLiveProvider } from './oidc/live-provider.ts'
+import { mountProvider } from './oidc/mount.ts'
+import { createProtocolPages } from './oidc/pages.ts'
+import { createPayloadStore } from './oidc/store.ts'
+import { createSessions } from './sessions/sessions.ts'
+
+export interface ServerOptions {
+  readonly config: Config
+  readonly secret: string
+  readonly database: Database
+  readonly logger: FastifyBaseLogger
+  readonly hashCost?: HashCost
+  readonly now?: () => Date
+  /** Facts for the front page in demo mode. */
+  readonly demo?: Readonly<Record<string, unknown>>
+}
+
+export interface AuthServer {
+  readonly app: FastifyInstance
+  /** Looks at the signing keys now instead of at the next poll. */
+  refreshKeys(): Promise<void>
+  /** Says not ready, answers what is under way, then stops. The database stays the caller's to close. */
+  close(): Promise<void>
+}
+
+/** Builds a server over a migrated database. It does not listen yet. */
+export async function createServer(options: ServerOptions): Promise<AuthServer> {
+  const { config, database, logger } = options
+  const { issuer } = config
+  const db = database.kysely
+  const secrets = createSecrets(options.secret, config.previousSecret)
+  const views = createViews({ cache: config.production || config.test })
+  const accounts = createAccounts(database, config)
+  const clients = createClients(database)
+  const sessions = createSessions(database)
+  const payloads = createPayloadStore(database)
+  const consents = createConsents(db)
+  const keys = createKeys(db, secrets)
+  const passwords = await createPasswords(options.hashCost ?? defaultHashCost)
+  const record = (event: AuditEvent) => db.transaction().execute((tx) => appendAudit(tx, event))
+  await keys.ensure()
+
+  const pages = createProtocolPages(views)
+  const live = await startLiveProvider({ issuer, secrets, db, payloads, sessions, clients, accounts, consents, pages, record }, keys, logger)
+  const login = createLogin({ database, accounts, passwords, secrets, now: options.now ?? (() => new Date()) })
+  const interactions = createInteractions({ provider: live.current, db, consents })
+  const janitor = startJanitor({ db, payloads, sessions, keys, logger })
+
+  const app = await createApp({ issuer, trustedProxies: config.trustedProxies, logger, views })
+  let isReady = true
+  addHealthRoutes(app, { isReady: () => isReady, database })
+  app.get('/', async (request, reply) => reply.type('text/html; charset=utf-8').send(views.render('home', { title: 'MLPipes Auth', issuer, demo: options.demo }, request.id)))
+  addLoginRoutes(app, { issuer, interactions, login, accounts, secrets, views })
+  await app.register((scope) => mountProvider(scope, { issuer, payloads, provider: live.current, newId: () => randomBytes(32).toString('base64url') }))
+
+  return {
+    app,
+    refreshKeys: live.refresh,
+    async close() {
+      isReady = false
+      live.stop()
+      await janitor.stop()
+      await app.close()
+    },
+  }
+}
+
+function addHealthRoutes(app: FastifyInstance, parts: { isReady(): boolean; readonly database: Database }): void {
+  app.get('/healthz', async () => ({ status: 'ok' }))
+  app.get('/readyz', async (request, reply) => {
+    if (!parts.isReady()) return reply.code(503).send({ status: 'stopping' })
+    try {
+      await sql`select 1`.execute(parts.database.kysely)
+      const { pending } = await migrationState(parts.database.kysely)
+      return pending.length === 0 ? { status: 'ready' } : reply.code(503).send({ status: 'schema is old', pending })
+    } catch (error) {
+      request.log.warn({ err: error }, 'not ready')
+      return reply.code(503).send({ status: 'database does not answer' })
+    }
+  })
+}

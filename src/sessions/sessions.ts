@@ -1,0 +1,142 @@
+// Sessions: the provider's Session and ours are one row: who, which organisation, where from, since when, both limits,
+// and how it ended. Limits are columns that every read compares with the database's clock, never a ttl alone (D3).
+import { auditInsert, auditParameterCount, auditValues } from '../audit/store.ts'
+import type { AuditEvent } from '../audit/events.ts'
+import { createBatcher } from '../db/batcher.ts'
+import { runIn, type Database, type Prepared, type Row, type Tx } from '../db/database.ts'
+import type { SessionLimits } from './policy.ts'
+
+export interface SessionRow {
+  readonly uid: string
+  readonly idHash: string
+  readonly payload: Record<string, unknown>
+  readonly accountId: string | undefined
+  readonly organizationId: string | undefined
+  readonly ip: string | undefined
+  readonly userAgent: string | undefined
+  /** Epoch seconds of the sign-in, from the provider's `loginTs`. */
+  readonly signedInAt: number | undefined
+  readonly limits: SessionLimits
+}
+
+export interface StoredSession {
+  readonly uid: string
+  readonly payload: Record<string, unknown>
+  readonly accountId: string | undefined
+}
+
+const live = 'ended_at is null and idle_expires_at > now() and absolute_expires_at > now()'
+const findById: Prepared = {
+  name: 'sessions_find_id',
+  text: `select id_hash as key, uid, payload, account_id from mlpipes_auth.sessions where id_hash = any($1::text[]) and ${live}`,
+}
+const findByUid: Prepared = {
+  name: 'sessions_find_uid',
+  text: `select uid as key, uid, payload, account_id from mlpipes_auth.sessions where uid = any($1::text[]) and ${live}`,
+}
+
+// A session that ended stays ended: the update below never touches such a row, and nothing is inserted beside it.
+const columnCount = 10
+const saveSession: Prepared = {
+  name: 'sessions_save',
+  text: `with saved as (
+      insert into mlpipes_auth.sessions as s (uid, id_hash, payload, account_id, organization_id, ip, user_agent, signed_in_at,
+        last_activity_at, idle_expires_at, absolute_expires_at)
+      values ($1, $2, $3::jsonb, $4, $5, $6::inet, $7, to_timestamp($8::double precision), now(),
+        now() + make_interval(secs => $9::integer),
+        coalesce(to_timestamp($8::double precision), now()) + make_interval(secs => $10::integer))
+      on conflict (uid) do update set
+        id_hash = excluded.id_hash, payload = excluded.payload, account_id = excluded.account_id,
+        organization_id = excluded.organization_id, signed_in_at = excluded.signed_in_at,
+        ip = excluded.ip, user_agent = excluded.user_agent, last_activity_at = now(),
+        idle_expires_at = excluded.idle_expires_at, absolute_expires_at = excluded.absolute_expires_at
+      where s.ended_at is null
+      returning uid
+    ), logged as (${auditInsert(columnCount + 1)})
+    select uid from saved`,
+}
+
+const sweepStatement: Prepared = {
+  name: 'sessions_sweep',
+  text: `update mlpipes_auth.sessions set ended_at = now(),
+      end_reason = case when absolute_expires_at <= now() then 'absolute' else 'idle' end
+    where uid in (select uid from mlpipes_auth.sessions
+      where ended_at is null and (idle_expires_at <= now() or absolute_expires_at <= now())
+      order by idle_expires_at limit $1::integer for update skip locked)
+    returning uid, account_id, organization_id, end_reason`,
+}
+
+export interface Sessions {
+  findById(idHash: string): Promise<StoredSession | undefined>
+  findByUid(uid: string): Promise<StoredSession | undefined>
+  /** Writes the row and the events that go with it in one statement. */
+  save(tx: Tx | undefined, row: SessionRow, events: readonly AuditEvent[]): Promise<void>
+  /** Ends the session with this id. Returns what was ended, or undefined when it had ended already. */
+  end(tx: Tx, idHash: string, reason: string): Promise<{ uid: string; accountId: string | undefined; organizationId: string | undefined } | undefined>
+  /** Marks sessions past a limit as ended, at most `limit` of them; returns what it ended, for the audit log. */
+  sweep(tx: Tx, limit: number): Promise<{ uid: string; accountId: string | undefined; organizationId: string | undefined; reason: string }[]>
+}
+
+export function createSessions(database: Database): Sessions {
+  const finder = (statement: Prepared) =>
+    createBatcher<string, StoredSession | undefined>({
+      maxBatch: 500,
+      maxInFlight: 4,
+      maxWaiting: 10_000,
+      async run(keys) {
+        const rows = await database.run(statement, [[...new Set(keys)]])
+        const byKey = new Map(rows.map((row) => [String(row['key']), toStored(row)]))
+        return keys.map((key) => byKey.get(key))
+      },
+    })
+  return {
+    findById: finder(findById),
+    findByUid: finder(findByUid),
+    async save(tx, row, events) {
+      const values = [
+        row.uid,
+        row.idHash,
+        JSON.stringify(row.payload),
+        row.accountId ?? null,
+        row.organizationId ?? null,
+        row.ip ?? null,
+        row.userAgent ?? null,
+        row.signedInAt ?? null,
+        row.limits.idleSeconds,
+        row.limits.absoluteSeconds,
+        ...auditValues(events),
+      ]
+      await (tx ? runIn(tx, saveSession, values) : database.run(saveSession, values))
+    },
+    async end(tx, idHash, reason) {
+      const row = await tx
+        .updateTable('sessions')
+        .set((eb) => ({ ended_at: eb.fn<Date>('now'), end_reason: reason }))
+        .where('id_hash', '=', idHash)
+        .where('ended_at', 'is', null)
+        .returning(['uid', 'account_id', 'organization_id'])
+        .executeTakeFirst()
+      return row && { uid: row.uid, accountId: row.account_id ?? undefined, organizationId: row.organization_id ?? undefined }
+    },
+    async sweep(tx, limit) {
+      const rows = await runIn(tx, sweepStatement, [limit])
+      return rows.map((row) => ({
+        uid: String(row['uid']),
+        accountId: row['account_id'] === null ? undefined : String(row['account_id']),
+        organizationId: row['organization_id'] === null ? undefined : String(row['organization_id']),
+        reason: String(row['end_reason']),
+      }))
+    },
+  }
+}
+
+/** Number of array parameters that the audit part of a save takes; a test holds it against the statement. */
+export const saveParameterCount = columnCount + auditParameterCount
+
+function toStored(row: Row): StoredSession {
+  return {
+    uid: String(row['uid']),
+    payload: row['payload'] as Record<string, unknown>,
+    accountId: row['account_id'] === null ? undefined : String(row['account_id']),
+  }
+}

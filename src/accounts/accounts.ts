@@ -1,6 +1,6 @@
 // Accounts: who a person is, where they belong and whether they may act. Credentials are elsewhere.
 import { sql } from 'kysely'
-import { createBatcher } from '../db/batcher.ts'
+import { coalesce } from '../db/coalesce.ts'
 import type { Database, Prepared, Row } from '../db/database.ts'
 import { effectivePolicy, type Platform, type Policy, type PolicyInput } from '../organizations/policy.ts'
 
@@ -54,12 +54,10 @@ export interface Accounts {
 
 export function createAccounts(database: Database, platform: Platform): Accounts {
   const policies = createPolicyCache(platform)
-  const findActiveBatched = createBatcher<string, Account | undefined>({
-    maxBatch: 500,
-    maxInFlight: 4,
-    maxWaiting: 10_000,
-    async run(ids) {
-      const rows = await database.run(findActive, [[...new Set(ids)]])
+  const findActiveCoalesced = coalesce<string, Account | undefined>(database, {
+    statement: findActive,
+    values: (ids) => [[...new Set(ids)]],
+    results(rows, ids) {
       const byId = new Map(rows.map((row) => [String(row['id']), toAccount(row, policies)]))
       return ids.map((id) => byId.get(id))
     },
@@ -79,7 +77,7 @@ export function createAccounts(database: Database, platform: Platform): Accounts
     return { ...toAccount(row, policies), active: row.active, passwordHash: row.hash ?? undefined, totpIds: row.totp_ids }
   }
   return {
-    findActive: findActiveBatched,
+    findActive: findActiveCoalesced,
     findForSignIn: (email) => findOne('a.email_normalized', email),
     findForSignInById: (id) => findOne('a.id', id),
   }

@@ -1,6 +1,6 @@
 // Clients: the relying parties and resource servers of an organisation, with the rules for what may be registered.
 import { z } from 'zod'
-import { createBatcher } from '../db/batcher.ts'
+import { coalesce } from '../db/coalesce.ts'
 import type { Database, Prepared, Row } from '../db/database.ts'
 
 /** Every scope this server knows. */
@@ -93,12 +93,10 @@ export interface Clients {
 
 export function createClients(database: Database): Clients {
   return {
-    findMetadata: createBatcher<string, Record<string, unknown> | undefined>({
-      maxBatch: 500,
-      maxInFlight: 4,
-      maxWaiting: 10_000,
-      async run(ids) {
-        const rows = await database.run(findClients, [[...new Set(ids)]])
+    findMetadata: coalesce<string, Record<string, unknown> | undefined>(database, {
+      statement: findClients,
+      values: (ids) => [[...new Set(ids)]],
+      results(rows, ids) {
         const byId = new Map(rows.map((row) => [String(row['client_id']), toMetadata(row)]))
         return ids.map((id) => byId.get(id))
       },

@@ -7,7 +7,7 @@ import { clearAttempts, takeAttempt, type Budget } from '../credentials/throttle
 import { findTotpMatch, spendTotpStep } from '../credentials/totp.ts'
 import { sha256, type Secrets } from '../crypto/secrets.ts'
 import type { Database, Tx } from '../db/database.ts'
-import { joinTransaction } from '../oidc/transaction.ts'
+import { joinTransaction } from '../db/transaction.ts'
 import { authenticationContext, nextStep, type Factor, type Flow, type Step } from './flow.ts'
 import { advanceFlow, findFlow } from './store.ts'
 

@@ -11,7 +11,7 @@ import { anonymousLimits, sessionLimits } from '../sessions/policy.ts'
 import type { Accounts } from '../accounts/accounts.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import type { PayloadStore, StoredPayload } from './store.ts'
-import { hasScope, inRequestTransaction, withOpenTransaction } from './transaction.ts'
+import { hasScope, inRequestTransaction, withOpenTransaction } from '../db/transaction.ts'
 
 export interface AdapterParts {
   readonly db: Db
@@ -61,9 +61,9 @@ function payloadAdapter(parts: AdapterParts, model: string): Adapter {
       const idHash = sha256(id)
       if (spentOnce.has(model) && isTokenRequest()) return findToSpend(parts, model, id, idHash)
       if (model === 'Grant' && isTokenRequest() && hasScope()) {
-        return present(await withOpenTransaction((tx) => (tx ? payloads.findLocked(tx, 'share', model, idHash) : payloads.find(model, idHash))), id)
+        return present(await inRequestTransaction(db, (tx) => payloads.findLocked(tx, 'share', model, idHash)), id)
       }
-      return present(await withOpenTransaction(() => payloads.find(model, idHash)), id)
+      return present(await payloads.find(model, idHash), id)
     },
     async consume(id) {
       const won = await inRequestTransaction(db, (tx) => payloads.consume(tx, model, sha256(id)))
@@ -152,11 +152,11 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
       await withOpenTransaction((tx) => sessions.save(tx, row, isNewSignIn ? [created] : []))
     },
     async find(id) {
-      const stored = await withOpenTransaction(() => sessions.findById(sha256(id)))
+      const stored = await sessions.findById(sha256(id))
       return stored && { ...stored.payload, jti: id }
     },
     async findByUid(uid) {
-      const stored = await withOpenTransaction(() => sessions.findByUid(uid))
+      const stored = await sessions.findByUid(uid)
       return stored && { ...stored.payload }
     },
     async destroy(id) {
@@ -188,7 +188,7 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
 function clientAdapter({ clients }: AdapterParts): Adapter {
   const refuse = () => Promise.reject(new TypeError('clients are written by registration and apply'))
   return {
-    find: (id) => withOpenTransaction(() => clients.findMetadata(id)),
+    find: (id) => clients.findMetadata(id),
     upsert: refuse,
     destroy: refuse,
     consume: refuse,

@@ -7,7 +7,7 @@ import { Refusal } from '../http/problems.ts'
 import { originOf } from '../http/origin.ts'
 import type { LoginResult } from '../login/login.ts'
 import type { Consents } from './consents.ts'
-import { joinTransaction } from './transaction.ts'
+import { joinTransaction } from '../db/transaction.ts'
 
 export interface OpenInteraction {
   readonly uid: string

@@ -22,3 +22,11 @@ export function compareClientSecretsByDigest(provider: Provider, secrets: Secret
     },
   })
 }
+
+/**
+ * The provider puts `sid` into tokens only for clients with back-channel logout. Ours carry it always: a resource
+ * server and an app can tell which session a token belongs to.
+ */
+export function alwaysIncludeSid(provider: Provider): void {
+  Object.defineProperty(provider.Client.prototype, 'includeSid', { value: () => true })
+}

@@ -11,10 +11,10 @@ import type { Sessions } from '../sessions/sessions.ts'
 import { createAdapterFactory } from './adapter.ts'
 import type { Consents } from './consents.ts'
 import { createIntrospectionPolicy } from './introspection.ts'
-import { compareClientSecretsByDigest, pinUrlsToIssuer } from './internals.ts'
+import { alwaysIncludeSid, compareClientSecretsByDigest, pinUrlsToIssuer } from './internals.ts'
 import type { ProtocolPages } from './pages.ts'
 import type { PayloadStore } from './store.ts'
-import { withScope } from './transaction.ts'
+import { withScope } from '../db/transaction.ts'
 
 export interface ProviderParts {
   readonly issuer: string
@@ -46,6 +46,7 @@ export function createProvider(parts: ProviderParts, jwks: readonly JWK[]): Prov
   // Forwarded headers are set by our own edge, never by the network (see mount.ts).
   provider.proxy = true
   pinUrlsToIssuer(provider)
+  alwaysIncludeSid(provider)
   compareClientSecretsByDigest(provider, parts.secrets)
   provider.use(async (context, next) => {
     const path = context.path.toLowerCase().replace(/\/$/, '')
@@ -55,7 +56,7 @@ export function createProvider(parts: ProviderParts, jwks: readonly JWK[]): Prov
   provider.use(async (context, next) => {
     await next()
     // RFC 6749 §5.1 and SMART App Launch want both headers on a token response.
-    if (context.response.get('cache-control').includes('no-store')) context.set('Pragma', 'no-cache')
+    if (String(context.response.get('cache-control') ?? '').includes('no-store')) context.set('Pragma', 'no-cache')
   })
   return provider
 }

@@ -3,6 +3,7 @@
 import { auditInsert, auditValues } from '../audit/store.ts'
 import type { AuditEvent } from '../audit/events.ts'
 import { createBatcher } from '../db/batcher.ts'
+import { coalesce } from '../db/coalesce.ts'
 import { runIn, type Database, type Prepared, type Row, type Tx } from '../db/database.ts'
 
 export interface PayloadRow {
@@ -89,12 +90,10 @@ export interface PayloadStore {
 }
 
 export function createPayloadStore(database: Database): PayloadStore {
-  const findBatched = createBatcher<{ model: string; idHash: string }, StoredPayload | undefined>({
-    maxBatch: 500,
-    maxInFlight: 4,
-    maxWaiting: 20_000,
-    async run(items) {
-      const rows = await database.run(findMany, [items.map((item) => item.model), items.map((item) => item.idHash)])
+  const findCoalesced = coalesce<{ model: string; idHash: string }, StoredPayload | undefined>(database, {
+    statement: findMany,
+    values: (items) => [items.map((item) => item.model), items.map((item) => item.idHash)],
+    results(rows, items) {
       const byKey = new Map(rows.map((row) => [`${String(row['model'])} ${String(row['id_hash'])}`, toStored(row)]))
       // Each asker gets a copy of its own: the provider writes into what it is given.
       return items.map((item) => {
@@ -114,7 +113,7 @@ export function createPayloadStore(database: Database): PayloadStore {
     },
   })
   return {
-    find: (model, idHash) => findBatched({ model, idHash }),
+    find: (model, idHash) => findCoalesced({ model, idHash }),
     async findLocked(tx, lock, model, idHash) {
       const [row] = await runIn(tx, lock === 'update' ? findLocked : findShared, [model, idHash])
       return row && toStored(row)

@@ -2,7 +2,7 @@
 // and how it ended. Limits are columns that every read compares with the database's clock, never a ttl alone (D3).
 import { auditInsert, auditParameterCount, auditValues } from '../audit/store.ts'
 import type { AuditEvent } from '../audit/events.ts'
-import { createBatcher } from '../db/batcher.ts'
+import { coalesce } from '../db/coalesce.ts'
 import { runIn, type Database, type Prepared, type Row, type Tx } from '../db/database.ts'
 import type { SessionLimits } from './policy.ts'
 
@@ -79,12 +79,10 @@ export interface Sessions {
 
 export function createSessions(database: Database): Sessions {
   const finder = (statement: Prepared) =>
-    createBatcher<string, StoredSession | undefined>({
-      maxBatch: 500,
-      maxInFlight: 4,
-      maxWaiting: 10_000,
-      async run(keys) {
-        const rows = await database.run(statement, [[...new Set(keys)]])
+    coalesce<string, StoredSession | undefined>(database, {
+      statement,
+      values: (keys) => [[...new Set(keys)]],
+      results(rows, keys) {
         const byKey = new Map(rows.map((row) => [String(row['key']), toStored(row)]))
         return keys.map((key) => byKey.get(key))
       },

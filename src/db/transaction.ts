@@ -3,8 +3,8 @@
 // that a code was used twice revokes what the first use got (RFC 6749 §4.1.2). The answer is sent after the commit.
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { ControlledTransaction } from 'kysely'
-import type { Db, Tx } from '../db/database.ts'
-import type { Schema } from '../db/schema.ts'
+import type { Db, Tx } from './database.ts'
+import type { Schema } from './schema.ts'
 
 /** A transaction that may open later. Statements inside run one after another, as one connection wants it. */
 class Scope {

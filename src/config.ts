@@ -25,13 +25,17 @@ const origin = z.string().refine((value) => {
 const cidr = z.string().refine((value) => {
   const [address, prefix] = value.split('/')
   const family = isIP(address ?? '')
-  return family !== 0 && (prefix === undefined || (/^\d{1,3}$/.test(prefix) && Number(prefix) <= (family === 4 ? 32 : 128)))
+  return (
+    family !== 0 && (prefix === undefined || (/^\d{1,3}$/.test(prefix) && Number(prefix) <= (family === 4 ? 32 : 128)))
+  )
 }, 'must be a comma-separated list of addresses or CIDR ranges such as 10.0.0.0/8')
 
 const postgresUrl = z.string().regex(/^postgres(ql)?:\/\//, 'must start with postgres://')
 
 const environmentSchema = z.object({
-  NODE_ENV: z.enum(['development', 'test', 'production'], { error: 'must be development, test or production' }).default('development'),
+  NODE_ENV: z
+    .enum(['development', 'test', 'production'], { error: 'must be development, test or production' })
+    .default('development'),
   MLPIPES_AUTH_URL: origin.default('http://localhost:3001'),
   PORT: wholeNumber(3001, 0, 65535),
   HOST: z.string().min(1).max(255).optional(),
@@ -39,7 +43,11 @@ const environmentSchema = z.object({
   DATABASE_ADMIN_URL: postgresUrl.optional(),
   DATABASE_POOL_SIZE: wholeNumber(20, 2, 500),
   DATA_DIR: z.string().min(1).max(4096).default('./data'),
-  MLPIPES_AUTH_SECRET: z.string().min(32, 'must be at least 32 characters; make one with: openssl rand -base64 48').max(1024).optional(),
+  MLPIPES_AUTH_SECRET: z
+    .string()
+    .min(32, 'must be at least 32 characters; make one with: openssl rand -base64 48')
+    .max(1024)
+    .optional(),
   MLPIPES_AUTH_SECRET_PREVIOUS: z.string().min(32, 'must be at least 32 characters').max(1024).optional(),
   HIPAA_MODE: flag(true),
   REQUIRE_MFA: z.enum(['true', 'false'], { error: 'must be true or false' }).optional(),
@@ -50,14 +58,26 @@ const environmentSchema = z.object({
   ENABLE_MAGIC_LINKS: z.enum(['true', 'false'], { error: 'must be true or false' }).optional(),
   ENABLE_2FA: flag(true),
   ENABLE_SIGNUP: z.enum(['true', 'false'], { error: 'must be true or false' }).optional(),
-  SMTP_URL: z.string().regex(/^smtps?:\/\//, 'must start with smtp:// or smtps://').optional(),
+  SMTP_URL: z
+    .string()
+    .regex(/^smtps?:\/\//, 'must start with smtp:// or smtps://')
+    .optional(),
   MAIL_FROM: z.string().min(3).max(320).default('MLPipes Auth <no-reply@localhost>'),
   TRUSTED_PROXIES: z
     .string()
     .default('')
-    .transform((list) => list.split(',').map((item) => item.trim()).filter(Boolean))
+    .transform((list) =>
+      list
+        .split(',')
+        .map((item) => item.trim())
+        .filter(Boolean),
+    )
     .pipe(z.array(cidr)),
-  LOG_LEVEL: z.enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], { error: 'must be a pino level such as info' }).default('info'),
+  LOG_LEVEL: z
+    .enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
+      error: 'must be a pino level such as info',
+    })
+    .default('info'),
   DEMO: z.enum(['true', 'false'], { error: 'must be true or false' }).optional(),
 })
 
@@ -107,7 +127,9 @@ export class ConfigError extends Error {
  * @throws ConfigError with every problem at once
  */
 export function parseConfig(environment: Readonly<Record<string, string | undefined>>): Config {
-  const given = Object.fromEntries(Object.entries(environment).filter(([, value]) => value !== undefined && value !== ''))
+  const given = Object.fromEntries(
+    Object.entries(environment).filter(([, value]) => value !== undefined && value !== ''),
+  )
   const problems = Object.keys(given)
     .filter((name) => name.startsWith('MLPIPES_') && !environmentNames.includes(name))
     .map((name) => `${name}: is not a variable of this server; remove it or correct its spelling`)
@@ -126,16 +148,19 @@ type Environment = z.infer<typeof environmentSchema>
 /** What production and HIPAA mode do not allow. */
 function refusals(env: Environment): string[] {
   const problems: string[] = []
-  if (env.HIPAA_MODE && env.SESSION_TIMEOUT > 3600) problems.push('SESSION_TIMEOUT: must be at most 3600 while HIPAA_MODE is true')
+  if (env.HIPAA_MODE && env.SESSION_TIMEOUT > 3600)
+    problems.push('SESSION_TIMEOUT: must be at most 3600 while HIPAA_MODE is true')
   if (env.HIPAA_MODE && env.AUDIT_RETENTION_DAYS < 2190) {
     problems.push('AUDIT_RETENTION_DAYS: must be at least 2190 while HIPAA_MODE is true')
   }
   if (env.NODE_ENV !== 'production') return problems
   const required = 'is required when NODE_ENV=production'
   if (!env.DATABASE_URL) problems.push(`DATABASE_URL: ${required}; set it to postgres://…`)
-  if (!env.MLPIPES_AUTH_SECRET) problems.push(`MLPIPES_AUTH_SECRET: ${required}; make one with: openssl rand -base64 48`)
+  if (!env.MLPIPES_AUTH_SECRET)
+    problems.push(`MLPIPES_AUTH_SECRET: ${required}; make one with: openssl rand -base64 48`)
   if (!env.SMTP_URL) problems.push(`SMTP_URL: ${required}; set it to smtp:// or smtps://…`)
-  if (!env.MLPIPES_AUTH_URL.startsWith('https://')) problems.push('MLPIPES_AUTH_URL: must be an https origin when NODE_ENV=production')
+  if (!env.MLPIPES_AUTH_URL.startsWith('https://'))
+    problems.push('MLPIPES_AUTH_URL: must be an https origin when NODE_ENV=production')
   if (env.DEMO === 'true') problems.push('DEMO: must not be true when NODE_ENV=production')
   return problems
 }

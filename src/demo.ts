@@ -5,8 +5,20 @@ export const demoEhrPort = 3002
 export const demoEhrUrl = `http://localhost:${demoEhrPort}`
 
 export const demoPeople = [
-  { role: 'Administrator', email: 'admin@mercy.example', name: 'Ada Moreno', password: 'Lantern-Harbor-27', roles: ['org_admin'] },
-  { role: 'Clinician', email: 'dr.lee@mercy.example', name: 'Dr Jordan Lee', password: 'Quiet-Meadow-41', roles: ['member', 'physician'] },
+  {
+    role: 'Administrator',
+    email: 'admin@mercy.example',
+    name: 'Ada Moreno',
+    password: 'Lantern-Harbor-27',
+    roles: ['org_admin'],
+  },
+  {
+    role: 'Clinician',
+    email: 'dr.lee@mercy.example',
+    name: 'Dr Jordan Lee',
+    password: 'Quiet-Meadow-41',
+    roles: ['member', 'physician'],
+  },
 ] as const
 
 export const demoClients = {
@@ -16,7 +28,14 @@ export const demoClients = {
 
 export const demoFile: ApplyInput = {
   organizations: [{ slug: 'mercy', name: 'Mercy Hospital', policy: {} }],
-  accounts: demoPeople.map(({ email, name, password, roles }) => ({ email, name, password, roles: [...roles], emailVerified: true, organization: 'mercy' })),
+  accounts: demoPeople.map(({ email, name, password, roles }) => ({
+    email,
+    name,
+    password,
+    roles: [...roles],
+    emailVerified: true,
+    organization: 'mercy',
+  })),
   clients: [
     {
       client_id: demoClients.ehr.id,

@@ -24,7 +24,9 @@ interface Parts {
 export function startJanitor(parts: Parts): { stop(): Promise<void> } {
   let running: Promise<void> = Promise.resolve()
   const round = () => {
-    running = sweep(parts).catch((error: unknown) => parts.logger.warn({ err: error }, 'housekeeping failed; it will be tried again'))
+    running = sweep(parts).catch((error: unknown) =>
+      parts.logger.warn({ err: error }, 'housekeeping failed; it will be tried again'),
+    )
   }
   const timer = setInterval(round, roundMs)
   timer.unref()

@@ -2,15 +2,15 @@
 import { readFile } from 'node:fs/promises'
 import { Command, CommanderError } from 'commander'
 import pino from 'pino'
-import { apply, ApplyError } from './apply/apply.ts'
+import { ApplyError, apply } from './apply/apply.ts'
 import { examine } from './cli/doctor.ts'
 import { start } from './cli/start.ts'
-import { ConfigError, parseConfig, type Config } from './config.ts'
+import { type Config, ConfigError, parseConfig } from './config.ts'
 import { createPasswords, defaultHashCost } from './credentials/password.ts'
 import { createSecrets } from './crypto/secrets.ts'
 import type { Database } from './db/database.ts'
-import { isOutage } from './db/pg-errors.ts'
 import { migrate, migrationState } from './db/migrate.ts'
+import { isOutage } from './db/pg-errors.ts'
 import { createKeys, RotationPending } from './oidc/keys.ts'
 import { openAsOwner, openDatabase, resolveSecret, SchemaTooOld } from './process.ts'
 
@@ -42,11 +42,18 @@ async function runMigrate(config: Config, options: Output & { status?: boolean }
   try {
     if (options.status) {
       const state = await migrationState(database.kysely)
-      const lines = [...state.applied.map((name) => `applied  ${name}`), ...state.pending.map((name) => `pending  ${name}`)]
+      const lines = [
+        ...state.applied.map((name) => `applied  ${name}`),
+        ...state.pending.map((name) => `pending  ${name}`),
+      ]
       return print(options, state, lines.join('\n') || 'no migrations')
     }
     const applied = await migrate(database.kysely)
-    print(options, { applied }, applied.length === 0 ? 'The schema is up to date.' : applied.map((name) => `applied  ${name}`).join('\n'))
+    print(
+      options,
+      { applied },
+      applied.length === 0 ? 'The schema is up to date.' : applied.map((name) => `applied  ${name}`).join('\n'),
+    )
   } finally {
     await database.close()
   }
@@ -58,7 +65,15 @@ async function runApply(config: Config, path: string, output: Output): Promise<v
   })
   const file: unknown = parseJson(text, path)
   const changes = await withDatabase(config, async (database, secret) =>
-    apply({ db: database.kysely, secrets: createSecrets(secret, config.previousSecret), passwords: await createPasswords(defaultHashCost), platform: config }, file),
+    apply(
+      {
+        db: database.kysely,
+        secrets: createSecrets(secret, config.previousSecret),
+        passwords: await createPasswords(defaultHashCost),
+        platform: config,
+      },
+      file,
+    ),
   )
   const lines = changes.map((change) => `${change.change}  ${change.kind} ${change.id}  (${change.fields.join(', ')})`)
   print(output, { changes }, lines.join('\n') || 'Nothing to change.')
@@ -85,29 +100,61 @@ async function runKeys(config: Config, action: 'list' | 'rotate', output: Output
 
 async function runDoctor(config: Config, output: Output): Promise<void> {
   const findings = await examine(config)
-  const text = findings.map((finding) => `${finding.ok ? 'ok   ' : 'WRONG'}  ${finding.check}: ${finding.detail}`).join('\n')
+  const text = findings
+    .map((finding) => `${finding.ok ? 'ok   ' : 'WRONG'}  ${finding.check}: ${finding.detail}`)
+    .join('\n')
   print(output, { ok: findings.every((finding) => finding.ok), findings }, text)
   if (findings.some((finding) => !finding.ok)) process.exitCode = exitCodes.failed
 }
 
 function createProgram(readConfig: () => Config): Command {
-  const program = new Command('mlpipes-auth').description('Sign in with MLPipes: an OpenID Connect identity provider for healthcare').exitOverride()
+  const program = new Command('mlpipes-auth')
+    .description('Sign in with MLPipes: an OpenID Connect identity provider for healthcare')
+    .exitOverride()
   const json = ['--json', 'print one JSON document'] as const
-  program.command('start').description('run the server').action(async () => {
-    process.exitCode = await start(readConfig())
-  })
-  program.command('migrate').description('bring the database schema to this release, as the owner role').option('--status', 'only say what is applied and what is pending').option(...json).action((options) => runMigrate(readConfig(), options))
-  program.command('apply').argument('<file>', 'JSON file with organizations, accounts and clients').description('bring the database to what a file says').option(...json).action((file, options) => runApply(readConfig(), file, options))
-  program.command('doctor').description('check configuration, database, schema, keys, clock and mail').option(...json).action((options) => runDoctor(readConfig(), options))
+  program
+    .command('start')
+    .description('run the server')
+    .action(async () => {
+      process.exitCode = await start(readConfig())
+    })
+  program
+    .command('migrate')
+    .description('bring the database schema to this release, as the owner role')
+    .option('--status', 'only say what is applied and what is pending')
+    .option(...json)
+    .action((options) => runMigrate(readConfig(), options))
+  program
+    .command('apply')
+    .argument('<file>', 'JSON file with organizations, accounts and clients')
+    .description('bring the database to what a file says')
+    .option(...json)
+    .action((file, options) => runApply(readConfig(), file, options))
+  program
+    .command('doctor')
+    .description('check configuration, database, schema, keys, clock and mail')
+    .option(...json)
+    .action((options) => runDoctor(readConfig(), options))
   const keys = program.command('keys').description('signing keys')
-  keys.command('list').description('list signing keys and what each does now').option(...json).action((options) => runKeys(readConfig(), 'list', options))
-  keys.command('rotate').description('add new signing keys; they take over by themselves, without a restart').option(...json).action((options) => runKeys(readConfig(), 'rotate', options))
+  keys
+    .command('list')
+    .description('list signing keys and what each does now')
+    .option(...json)
+    .action((options) => runKeys(readConfig(), 'list', options))
+  keys
+    .command('rotate')
+    .description('add new signing keys; they take over by themselves, without a restart')
+    .option(...json)
+    .action((options) => runKeys(readConfig(), 'rotate', options))
   for (const command of [...program.commands, ...keys.commands]) command.exitOverride()
   return program
 }
 
 /** Runs one command. Never throws: what went wrong is printed in words, and the exit code says which kind it was. */
-export async function main(argv: readonly string[], environment: Readonly<Record<string, string | undefined>>): Promise<void> {
+export async function main(
+  argv: readonly string[],
+  environment: Readonly<Record<string, string | undefined>>,
+): Promise<void> {
   const wantsJson = argv.includes('--json')
   const fail = (code: number, title: string, problems: readonly unknown[]) => {
     process.exitCode = code
@@ -127,9 +174,13 @@ export async function main(argv: readonly string[], environment: Readonly<Record
     } else if (error instanceof CommandFailed || error instanceof SchemaTooOld || error instanceof RotationPending) {
       fail(exitCodes.failed, error.message, [])
     } else if (isOutage(error)) {
-      fail(exitCodes.failed, 'The database does not answer. Check DATABASE_URL and that PostgreSQL runs.', [error instanceof Error ? error.message : ''])
+      fail(exitCodes.failed, 'The database does not answer. Check DATABASE_URL and that PostgreSQL runs.', [
+        error instanceof Error ? error.message : '',
+      ])
     } else {
-      fail(exitCodes.failed, 'This failed in a way nobody expected:', [error instanceof Error ? (error.stack ?? error.message) : String(error)])
+      fail(exitCodes.failed, 'This failed in a way nobody expected:', [
+        error instanceof Error ? (error.stack ?? error.message) : String(error),
+      ])
     }
   }
 }

@@ -3,8 +3,8 @@ import { randomBytes } from 'node:crypto'
 import { chmod, mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { FastifyBaseLogger } from 'fastify'
-import { ConfigError, type Config } from './config.ts'
-import { openPglite, openPostgres, type Database } from './db/database.ts'
+import { type Config, ConfigError } from './config.ts'
+import { type Database, openPglite, openPostgres } from './db/database.ts'
 import { migrate, migrationState } from './db/migrate.ts'
 
 /** The secret of the configuration, or in development the one kept in the data directory (made on first use). */
@@ -14,9 +14,11 @@ export async function resolveSecret(config: Config): Promise<string> {
   const file = join(config.dataDir, 'secret')
   await mkdir(config.dataDir, { recursive: true, mode: 0o700 })
   // "wx" makes exactly one of two processes write it; the other reads what was written.
-  await writeFile(file, randomBytes(48).toString('base64url'), { mode: 0o600, flag: 'wx' }).catch((error: NodeJS.ErrnoException) => {
-    if (error.code !== 'EEXIST') throw error
-  })
+  await writeFile(file, randomBytes(48).toString('base64url'), { mode: 0o600, flag: 'wx' }).catch(
+    (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error
+    },
+  )
   await chmod(file, 0o600)
   return (await readFile(file, 'utf8')).trim()
 }
@@ -41,7 +43,9 @@ export async function openDatabase(config: Config, logger: FastifyBaseLogger): P
   })
   if (pending.length > 0) {
     await database.close()
-    throw new SchemaTooOld(`the database schema is older than this release (missing: ${pending.join(', ')}); run: mlpipes-auth migrate`)
+    throw new SchemaTooOld(
+      `the database schema is older than this release (missing: ${pending.join(', ')}); run: mlpipes-auth migrate`,
+    )
   }
   return database
 }

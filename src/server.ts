@@ -1,7 +1,7 @@
 // The wiring page: builds the parts in rank order and hands each what it uses.
 import { randomBytes } from 'node:crypto'
-import { sql } from 'kysely'
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
+import { sql } from 'kysely'
 import { createAccounts } from './accounts/accounts.ts'
 import { appendAudit } from './audit/audit.ts'
 import type { AuditEvent } from './audit/events.ts'
@@ -62,7 +62,11 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   await keys.ensure()
 
   const pages = createProtocolPages(views)
-  const live = await startLiveProvider({ issuer, secrets, db, payloads, sessions, clients, accounts, consents, pages, record }, keys, logger)
+  const live = await startLiveProvider(
+    { issuer, secrets, db, payloads, sessions, clients, accounts, consents, pages, record },
+    keys,
+    logger,
+  )
   const login = createLogin({ database, accounts, passwords, secrets, now: options.now ?? (() => new Date()) })
   const interactions = createInteractions({ provider: live.current, db, consents })
   const janitor = startJanitor({ db, payloads, sessions, keys, logger })
@@ -70,9 +74,20 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const app = await createApp({ issuer, trustedProxies: config.trustedProxies, logger, views })
   let isReady = true
   addHealthRoutes(app, { isReady: () => isReady, database })
-  app.get('/', async (request, reply) => reply.type('text/html; charset=utf-8').send(views.render('home', { title: 'MLPipes Auth', issuer, demo: options.demo }, request.id)))
+  app.get('/', async (request, reply) =>
+    reply
+      .type('text/html; charset=utf-8')
+      .send(views.render('home', { title: 'MLPipes Auth', issuer, demo: options.demo }, request.id)),
+  )
   addLoginRoutes(app, { issuer, interactions, login, accounts, secrets, views })
-  await app.register((scope) => mountProvider(scope, { issuer, payloads, provider: live.current, newId: () => randomBytes(32).toString('base64url') }))
+  await app.register((scope) =>
+    mountProvider(scope, {
+      issuer,
+      payloads,
+      provider: live.current,
+      newId: () => randomBytes(32).toString('base64url'),
+    }),
+  )
 
   return {
     app,

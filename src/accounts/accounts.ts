@@ -66,15 +66,40 @@ export function createAccounts(database: Database, platform: Platform): Accounts
     const row = await database.kysely
       .selectFrom('accounts as a')
       .innerJoin('organizations as o', 'o.id', 'a.organization_id')
-      .innerJoin('memberships as m', (join) => join.onRef('m.account_id', '=', 'a.id').onRef('m.organization_id', '=', 'a.organization_id'))
+      .innerJoin('memberships as m', (join) =>
+        join.onRef('m.account_id', '=', 'a.id').onRef('m.organization_id', '=', 'a.organization_id'),
+      )
       .leftJoin('password_credentials as p', 'p.account_id', 'a.id')
       .where(column, '=', value)
-      .select(['a.id', 'a.email', 'a.email_verified_at', 'a.name', 'a.updated_at', 'o.id as organization_id', 'o.slug', 'o.name as organization_name', 'o.policy', 'm.roles', 'p.hash'])
+      .select([
+        'a.id',
+        'a.email',
+        'a.email_verified_at',
+        'a.name',
+        'a.updated_at',
+        'o.id as organization_id',
+        'o.slug',
+        'o.name as organization_name',
+        'o.policy',
+        'm.roles',
+        'p.hash',
+      ])
       .select(sql<boolean>`a.disabled_at is null and o.closed_at is null`.as('active'))
-      .select(sql<string[]>`array(select t.id from totp_credentials t where t.account_id = a.id and t.confirmed_at is not null)`.as('totp_ids'))
+      .select(
+        sql<
+          string[]
+        >`array(select t.id from totp_credentials t where t.account_id = a.id and t.confirmed_at is not null)`.as(
+          'totp_ids',
+        ),
+      )
       .executeTakeFirst()
     if (!row) return undefined
-    return { ...toAccount(row, policies), active: row.active, passwordHash: row.hash ?? undefined, totpIds: row.totp_ids }
+    return {
+      ...toAccount(row, policies),
+      active: row.active,
+      passwordHash: row.hash ?? undefined,
+      totpIds: row.totp_ids,
+    }
   }
   return {
     findActive: findActiveCoalesced,
@@ -90,7 +115,11 @@ function toAccount(row: Row, policies: (input: PolicyInput) => Policy): Account 
     emailVerified: row['email_verified_at'] !== null,
     name: String(row['name']),
     updatedAt: row['updated_at'] as Date,
-    organization: { id: String(row['organization_id']), slug: String(row['slug']), name: String(row['organization_name']) },
+    organization: {
+      id: String(row['organization_id']),
+      slug: String(row['slug']),
+      name: String(row['organization_name']),
+    },
     roles: row['roles'] as string[],
     policy: policies(row['policy'] as PolicyInput),
   }

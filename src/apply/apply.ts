@@ -3,15 +3,21 @@ import { z } from 'zod'
 import { isEmailShaped, normalizeEmail } from '../accounts/accounts.ts'
 import { appendAudit } from '../audit/audit.ts'
 import type { AuditEvent } from '../audit/events.ts'
-import { clientMetadata, clientSchema, type ClientInput } from '../clients/clients.ts'
+import { type ClientInput, clientMetadata, clientSchema } from '../clients/clients.ts'
 import { isArgon2idPhc, isPasswordShaped, type Passwords } from '../credentials/password.ts'
 import { totpSealContext } from '../credentials/totp.ts'
 import { randomId, type Secrets } from '../crypto/secrets.ts'
 import type { Db, Tx } from '../db/database.ts'
-import { policyBreaches, policySchema, type Platform } from '../organizations/policy.ts'
+import { type Platform, policyBreaches, policySchema } from '../organizations/policy.ts'
 
-const slug = z.string().regex(/^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$/, 'must be 1 to 64 characters of a-z 0-9 and - inside')
-const printable = z.string().min(1).max(200).refine((text) => !/[\p{Cc}\p{Bidi_Control}]/u.test(text), 'must not contain control or bidirectional characters')
+const slug = z
+  .string()
+  .regex(/^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$/, 'must be 1 to 64 characters of a-z 0-9 and - inside')
+const printable = z
+  .string()
+  .min(1)
+  .max(200)
+  .refine((text) => !/[\p{Cc}\p{Bidi_Control}]/u.test(text), 'must not contain control or bidirectional characters')
 const maxEntries = 10_000
 
 const accountSchema = z.strictObject({
@@ -19,18 +25,30 @@ const accountSchema = z.strictObject({
   name: printable,
   password: z
     .string()
-    .refine((text) => isArgon2idPhc(text) || (isPasswordShaped(text) && [...text].length >= 8), 'must be 8 to 256 characters, or an argon2id PHC string')
+    .refine(
+      (text) => isArgon2idPhc(text) || (isPasswordShaped(text) && [...text].length >= 8),
+      'must be 8 to 256 characters, or an argon2id PHC string',
+    )
     .optional(),
   emailVerified: z.boolean().default(false),
   organization: slug,
-  roles: z.array(z.string().regex(/^[a-z][a-z0-9_]{0,62}$/, 'must be a-z 0-9 _ and start with a letter')).max(50).default(['member']),
+  roles: z
+    .array(z.string().regex(/^[a-z][a-z0-9_]{0,62}$/, 'must be a-z 0-9 _ and start with a letter'))
+    .max(50)
+    .default(['member']),
   metadata: z.record(z.string().max(64), z.union([z.string().max(1_000), z.number(), z.boolean()])).default({}),
-  totpSecret: z.string().regex(/^[A-Z2-7]{26,104}=*$/, 'must be base32 of at least 128 bits').optional(),
+  totpSecret: z
+    .string()
+    .regex(/^[A-Z2-7]{26,104}=*$/, 'must be base32 of at least 128 bits')
+    .optional(),
   disabled: z.boolean().default(false),
 })
 
 const applySchema = z.strictObject({
-  organizations: z.array(z.strictObject({ slug, name: printable, policy: policySchema.default({}) })).max(maxEntries).default([]),
+  organizations: z
+    .array(z.strictObject({ slug, name: printable, policy: policySchema.default({}) }))
+    .max(maxEntries)
+    .default([]),
   accounts: z.array(accountSchema).max(maxEntries).default([]),
   clients: z.array(clientSchema).max(maxEntries).default([]),
 })
@@ -74,7 +92,8 @@ export async function apply(parts: ApplyParts, input: unknown): Promise<Change[]
     const changes: Change[] = []
     for (const organization of file.organizations) changes.push(...(await applyOrganization(tx, organization)))
     const organizationIds = await readOrganizationIds(tx)
-    for (const account of file.accounts) changes.push(...(await applyAccount(tx, parts, account, organizationIds, hashes.get(account))))
+    for (const account of file.accounts)
+      changes.push(...(await applyAccount(tx, parts, account, organizationIds, hashes.get(account))))
     for (const client of file.clients) changes.push(...(await applyClient(tx, parts, client, organizationIds)))
     return changes
   })
@@ -83,18 +102,28 @@ export async function apply(parts: ApplyParts, input: unknown): Promise<Change[]
 async function check(parts: ApplyParts, input: unknown): Promise<ApplyFile> {
   const parsed = applySchema.safeParse(input)
   if (!parsed.success) {
-    throw new ApplyError(parsed.error.issues.map((issue) => ({ path: issue.path.join('.') || '(file)', message: issue.message })))
+    throw new ApplyError(
+      parsed.error.issues.map((issue) => ({ path: issue.path.join('.') || '(file)', message: issue.message })),
+    )
   }
   const file = parsed.data
   const problems: { path: string; message: string }[] = []
   file.organizations.forEach((organization, index) => {
-    for (const message of policyBreaches(organization.policy, parts.platform)) problems.push({ path: `organizations.${index}.policy`, message })
+    for (const message of policyBreaches(organization.policy, parts.platform))
+      problems.push({ path: `organizations.${index}.policy`, message })
   })
   const rows = await parts.db.selectFrom('organizations').select('slug').execute()
-  const known = new Set([...rows.map((row) => row.slug), ...file.organizations.map((organization) => organization.slug)])
+  const known = new Set([
+    ...rows.map((row) => row.slug),
+    ...file.organizations.map((organization) => organization.slug),
+  ])
   for (const kind of ['accounts', 'clients'] as const) {
     file[kind].forEach((entry, index) => {
-      if (!known.has(entry.organization)) problems.push({ path: `${kind}.${index}.organization`, message: `there is no organisation ${entry.organization}` })
+      if (!known.has(entry.organization))
+        problems.push({
+          path: `${kind}.${index}.organization`,
+          message: `there is no organisation ${entry.organization}`,
+        })
     })
   }
   problems.push(...repeated('organizations', file.organizations, (entry) => entry.slug))
@@ -117,7 +146,10 @@ function repeated<T>(kind: string, entries: readonly T[], key: (entry: T) => str
 }
 
 /** The hash each account needs, where its password is given in clear and is not the one it has. */
-async function prepareHashes({ db, passwords }: ApplyParts, file: ApplyFile): Promise<Map<ApplyFile['accounts'][number], string>> {
+async function prepareHashes(
+  { db, passwords }: ApplyParts,
+  file: ApplyFile,
+): Promise<Map<ApplyFile['accounts'][number], string>> {
   const hashes = new Map<ApplyFile['accounts'][number], string>()
   for (const account of file.accounts) {
     if (account.password === undefined) continue
@@ -147,28 +179,63 @@ function operatorEvent<T extends Partial<AuditEvent>>(event: T) {
 }
 
 async function applyOrganization(tx: Tx, input: ApplyFile['organizations'][number]): Promise<Change[]> {
-  const before = await tx.selectFrom('organizations').select(['id', 'name', 'policy']).where('slug', '=', input.slug).forUpdate().executeTakeFirst()
-  const change = (kind: Change['change'], fields: string[]): Change => ({ kind: 'organization', id: input.slug, change: kind, fields })
+  const before = await tx
+    .selectFrom('organizations')
+    .select(['id', 'name', 'policy'])
+    .where('slug', '=', input.slug)
+    .forUpdate()
+    .executeTakeFirst()
+  const change = (kind: Change['change'], fields: string[]): Change => ({
+    kind: 'organization',
+    id: input.slug,
+    change: kind,
+    fields,
+  })
   const policy = JSON.stringify(input.policy)
   if (!before) {
     const id = randomId('org')
     await tx.insertInto('organizations').values({ id, slug: input.slug, name: input.name, policy }).execute()
-    await appendAudit(tx, operatorEvent({ name: 'organization.created' as const, organizationId: id, details: { slug: input.slug } }))
+    await appendAudit(
+      tx,
+      operatorEvent({ name: 'organization.created' as const, organizationId: id, details: { slug: input.slug } }),
+    )
     return [change('created', ['name', 'policy'])]
   }
-  const fields = [...(before.name === input.name ? [] : ['name']), ...(isSameJson(before.policy, input.policy) ? [] : ['policy'])]
+  const fields = [
+    ...(before.name === input.name ? [] : ['name']),
+    ...(isSameJson(before.policy, input.policy) ? [] : ['policy']),
+  ]
   if (fields.length === 0) return []
-  await tx.updateTable('organizations').set((eb) => ({ name: input.name, policy, updated_at: eb.fn<Date>('now') })).where('id', '=', before.id).execute()
-  await appendAudit(tx, operatorEvent({ name: 'organization.updated' as const, organizationId: before.id, details: { slug: input.slug, changed: fields } }))
+  await tx
+    .updateTable('organizations')
+    .set((eb) => ({ name: input.name, policy, updated_at: eb.fn<Date>('now') }))
+    .where('id', '=', before.id)
+    .execute()
+  await appendAudit(
+    tx,
+    operatorEvent({
+      name: 'organization.updated' as const,
+      organizationId: before.id,
+      details: { slug: input.slug, changed: fields },
+    }),
+  )
   return [change('updated', fields)]
 }
 
-async function applyAccount(tx: Tx, parts: ApplyParts, input: ApplyFile['accounts'][number], organizationIds: Map<string, string>, hash: string | undefined): Promise<Change[]> {
+async function applyAccount(
+  tx: Tx,
+  parts: ApplyParts,
+  input: ApplyFile['accounts'][number],
+  organizationIds: Map<string, string>,
+  hash: string | undefined,
+): Promise<Change[]> {
   const organizationId = required(organizationIds.get(input.organization))
   const email = normalizeEmail(input.email)
   const before = await tx
     .selectFrom('accounts as a')
-    .leftJoin('memberships as m', (join) => join.onRef('m.account_id', '=', 'a.id').onRef('m.organization_id', '=', 'a.organization_id'))
+    .leftJoin('memberships as m', (join) =>
+      join.onRef('m.account_id', '=', 'a.id').onRef('m.organization_id', '=', 'a.organization_id'),
+    )
     .select(['a.id', 'a.name', 'a.organization_id', 'a.metadata', 'a.email_verified_at', 'a.disabled_at', 'm.roles'])
     .where('a.email_normalized', '=', email)
     .forUpdate('a')
@@ -189,7 +256,10 @@ async function applyAccount(tx: Tx, parts: ApplyParts, input: ApplyFile['account
         disabled_at: input.disabled ? eb.fn<Date>('now') : null,
       }))
       .execute()
-    await tx.insertInto('memberships').values({ account_id: id, organization_id: organizationId, home: true, roles: input.roles }).execute()
+    await tx
+      .insertInto('memberships')
+      .values({ account_id: id, organization_id: organizationId, home: true, roles: input.roles })
+      .execute()
     fields.push('name', 'organization', 'roles')
   } else {
     if (before.name !== input.name) fields.push('name')
@@ -217,49 +287,86 @@ async function applyAccount(tx: Tx, parts: ApplyParts, input: ApplyFile['account
       await tx
         .insertInto('memberships')
         .values({ account_id: id, organization_id: organizationId, home: true, roles: input.roles })
-        .onConflict((conflict) => conflict.columns(['account_id', 'organization_id']).doUpdateSet({ home: true, roles: input.roles }))
+        .onConflict((conflict) =>
+          conflict.columns(['account_id', 'organization_id']).doUpdateSet({ home: true, roles: input.roles }),
+        )
         .execute()
     }
   }
   if (hash !== undefined && (await setPassword(tx, id, hash))) fields.push('password')
-  if (input.totpSecret !== undefined && (await setTotp(tx, parts.secrets, id, input.totpSecret))) fields.push('totpSecret')
+  if (input.totpSecret !== undefined && (await setTotp(tx, parts.secrets, id, input.totpSecret)))
+    fields.push('totpSecret')
   if (fields.length === 0) return []
   const event = before
     ? operatorEvent({ name: 'account.updated' as const, accountId: id, organizationId, details: { changed: fields } })
-    : operatorEvent({ name: 'account.created' as const, accountId: id, organizationId, details: { roles: input.roles } })
+    : operatorEvent({
+        name: 'account.created' as const,
+        accountId: id,
+        organizationId,
+        details: { roles: input.roles },
+      })
   await appendAudit(tx, event)
   if (fields.includes('password')) {
-    await appendAudit(tx, operatorEvent({ name: 'password.changed' as const, accountId: id, organizationId, details: { by: 'operator' as const } }))
+    await appendAudit(
+      tx,
+      operatorEvent({
+        name: 'password.changed' as const,
+        accountId: id,
+        organizationId,
+        details: { by: 'operator' as const },
+      }),
+    )
   }
   return [{ kind: 'account', id: email, change: before ? 'updated' : 'created', fields }]
 }
 
 /** Stores a hash and moves the one before into the history. False when it stands there already. */
 async function setPassword(tx: Tx, accountId: string, hash: string): Promise<boolean> {
-  const before = await tx.selectFrom('password_credentials').select('hash').where('account_id', '=', accountId).executeTakeFirst()
+  const before = await tx
+    .selectFrom('password_credentials')
+    .select('hash')
+    .where('account_id', '=', accountId)
+    .executeTakeFirst()
   if (before?.hash === hash) return false
   if (before) await tx.insertInto('password_history').values({ account_id: accountId, hash: before.hash }).execute()
   await tx
     .insertInto('password_credentials')
     .values({ account_id: accountId, hash })
-    .onConflict((conflict) => conflict.column('account_id').doUpdateSet((eb) => ({ hash, changed_at: eb.fn<Date>('now') })))
+    .onConflict((conflict) =>
+      conflict.column('account_id').doUpdateSet((eb) => ({ hash, changed_at: eb.fn<Date>('now') })),
+    )
     .execute()
   return true
 }
 
 /** Enrols a confirmed authenticator with this secret. False when the account has it already. */
 async function setTotp(tx: Tx, secrets: Secrets, accountId: string, secret: string): Promise<boolean> {
-  const rows = await tx.selectFrom('totp_credentials').select(['id', 'sealed_secret']).where('account_id', '=', accountId).execute()
+  const rows = await tx
+    .selectFrom('totp_credentials')
+    .select(['id', 'sealed_secret'])
+    .where('account_id', '=', accountId)
+    .execute()
   if (rows.some((row) => secrets.open(row.sealed_secret, totpSealContext(row.id)) === secret)) return false
   const id = randomId('totp')
   await tx
     .insertInto('totp_credentials')
-    .values((eb) => ({ id, account_id: accountId, name: 'Authenticator', sealed_secret: secrets.seal(secret, totpSealContext(id)), confirmed_at: eb.fn<Date>('now') }))
+    .values((eb) => ({
+      id,
+      account_id: accountId,
+      name: 'Authenticator',
+      sealed_secret: secrets.seal(secret, totpSealContext(id)),
+      confirmed_at: eb.fn<Date>('now'),
+    }))
     .execute()
   return true
 }
 
-async function applyClient(tx: Tx, { secrets }: ApplyParts, input: ClientInput, organizationIds: Map<string, string>): Promise<Change[]> {
+async function applyClient(
+  tx: Tx,
+  { secrets }: ApplyParts,
+  input: ClientInput,
+  organizationIds: Map<string, string>,
+): Promise<Change[]> {
   const organizationId = required(organizationIds.get(input.organization))
   const before = await tx
     .selectFrom('clients')
@@ -269,22 +376,42 @@ async function applyClient(tx: Tx, { secrets }: ApplyParts, input: ClientInput, 
     .executeTakeFirst()
   const metadata = clientMetadata(input)
   const secret = input.client_secret
-  const keepsSecret = secret === undefined ? before?.secret_digest === null : before?.secret_digest != null && secrets.matchesClientSecret(secret, before.secret_digest)
+  const keepsSecret =
+    secret === undefined
+      ? before?.secret_digest === null
+      : before?.secret_digest != null && secrets.matchesClientSecret(secret, before.secret_digest)
   const row = {
     organization_id: organizationId,
     name: input.client_name,
-    secret_digest: keepsSecret ? (before?.secret_digest ?? null) : secret === undefined ? null : secrets.digestClientSecret(secret),
+    secret_digest: keepsSecret
+      ? (before?.secret_digest ?? null)
+      : secret === undefined
+        ? null
+        : secrets.digestClientSecret(secret),
     metadata: JSON.stringify(metadata),
     introspection: input.introspection,
     first_party: input.first_party,
     profile: input.profile,
   }
-  const change = (kind: Change['change'], fields: string[]): Change => ({ kind: 'client', id: input.client_id, change: kind, fields })
+  const change = (kind: Change['change'], fields: string[]): Change => ({
+    kind: 'client',
+    id: input.client_id,
+    change: kind,
+    fields,
+  })
   if (!before) {
-    await tx.insertInto('clients').values({ client_id: input.client_id, ...row }).execute()
+    await tx
+      .insertInto('clients')
+      .values({ client_id: input.client_id, ...row })
+      .execute()
     await appendAudit(
       tx,
-      operatorEvent({ name: 'client.created' as const, organizationId, clientId: input.client_id, details: { introspection: input.introspection, firstParty: input.first_party } }),
+      operatorEvent({
+        name: 'client.created' as const,
+        organizationId,
+        clientId: input.client_id,
+        details: { introspection: input.introspection, firstParty: input.first_party },
+      }),
     )
     return [change('created', ['client_name', 'organization'])]
   }
@@ -292,14 +419,28 @@ async function applyClient(tx: Tx, { secrets }: ApplyParts, input: ClientInput, 
     ...(before.name === row.name ? [] : ['client_name']),
     ...(before.organization_id === organizationId ? [] : ['organization']),
     ...(keepsSecret ? [] : ['client_secret']),
-    ...Object.keys({ ...before.metadata, ...metadata }).filter((key) => !isSameJson(before.metadata[key], metadata[key])),
+    ...Object.keys({ ...before.metadata, ...metadata }).filter(
+      (key) => !isSameJson(before.metadata[key], metadata[key]),
+    ),
     ...(before.introspection === row.introspection ? [] : ['introspection']),
     ...(before.first_party === row.first_party ? [] : ['first_party']),
     ...(before.profile === row.profile ? [] : ['profile']),
   ]
   if (fields.length === 0) return []
-  await tx.updateTable('clients').set((eb) => ({ ...row, updated_at: eb.fn<Date>('now') })).where('client_id', '=', input.client_id).execute()
-  await appendAudit(tx, operatorEvent({ name: 'client.updated' as const, organizationId, clientId: input.client_id, details: { changed: fields } }))
+  await tx
+    .updateTable('clients')
+    .set((eb) => ({ ...row, updated_at: eb.fn<Date>('now') }))
+    .where('client_id', '=', input.client_id)
+    .execute()
+  await appendAudit(
+    tx,
+    operatorEvent({
+      name: 'client.updated' as const,
+      organizationId,
+      clientId: input.client_id,
+      details: { changed: fields },
+    }),
+  )
   return [change('updated', fields)]
 }
 
@@ -316,5 +457,9 @@ function isSameJson(a: unknown, b: unknown): boolean {
 function sorted(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(sorted)
   if (typeof value !== 'object' || value === null) return value
-  return Object.fromEntries(Object.entries(value).sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, entry]) => [key, sorted(entry)]))
+  return Object.fromEntries(
+    Object.entries(value)
+      .sort(([a], [b]) => (a < b ? -1 : 1))
+      .map(([key, entry]) => [key, sorted(entry)]),
+  )
 }

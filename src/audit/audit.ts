@@ -1,7 +1,7 @@
 // The audit log's front door: append inside the transaction of the act, list what was written.
-import { runIn, type Db, type Tx } from '../db/database.ts'
+import { type Db, runIn, type Tx } from '../db/database.ts'
 import type { AuditEvent } from './events.ts'
-import { auditValues, insertAuditEvents, toRecord, type AuditRecord } from './store.ts'
+import { type AuditRecord, auditValues, insertAuditEvents, toRecord } from './store.ts'
 
 /** Writes events in the caller's transaction: the act and its record stand or fall together. */
 export async function appendAudit(tx: Tx, ...events: AuditEvent[]): Promise<void> {

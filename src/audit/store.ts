@@ -1,9 +1,22 @@
 // audit_events in SQL: how a set of events becomes one insert, alone or beside another write in the same statement.
 import { isIP } from 'node:net'
 import type { Prepared, Row } from '../db/database.ts'
-import { auditEvents, type AuditEvent } from './events.ts'
+import { type AuditEvent, auditEvents } from './events.ts'
 
-const columns = ['name', 'outcome', 'actor_type', 'actor_id', 'account_id', 'organization_id', 'session_uid', 'client_id', 'ip', 'user_agent', 'request_id', 'details'] as const
+const columns = [
+  'name',
+  'outcome',
+  'actor_type',
+  'actor_id',
+  'account_id',
+  'organization_id',
+  'session_uid',
+  'client_id',
+  'ip',
+  'user_agent',
+  'request_id',
+  'details',
+] as const
 const maxUserAgentLength = 512
 
 /** Number of parameters that `auditValues` fills. */
@@ -15,7 +28,9 @@ export const auditParameterCount = columns.length
  */
 export function auditInsert(first: number): string {
   const arrays = columns.map((_, index) => `$${first + index}::text[]`).join(', ')
-  const typed = columns.map((column) => (column === 'ip' ? 'ip::inet' : column === 'details' ? 'details::jsonb' : column)).join(', ')
+  const typed = columns
+    .map((column) => (column === 'ip' ? 'ip::inet' : column === 'details' ? 'details::jsonb' : column))
+    .join(', ')
   return `insert into mlpipes_auth.audit_events (${columns.join(', ')}) select ${typed} from unnest(${arrays}) as event (${columns.join(', ')})`
 }
 

@@ -50,22 +50,37 @@ async function checkRole(database: Database) {
       has_table_privilege(current_user, 'mlpipes_auth.audit_events', 'update') as can_update,
       (select rolsuper from pg_roles where rolname = current_user) as super`.execute(database.kysely)
   const row = rows[0]
-  if (row?.user !== appRole || row.super || row.can_update) return { ok: false, detail: `runs as ${row?.user}; grant ${appRole} to the login role and use that in DATABASE_URL` }
+  if (row?.user !== appRole || row.super || row.can_update)
+    return {
+      ok: false,
+      detail: `runs as ${row?.user}; grant ${appRole} to the login role and use that in DATABASE_URL`,
+    }
   if (row.owns && database.kind === 'postgres') {
-    return { ok: false, detail: `the login role ${row.login} can act as the owner of the tables; use a login of its own in DATABASE_URL and the owner in DATABASE_ADMIN_URL` }
+    return {
+      ok: false,
+      detail: `the login role ${row.login} can act as the owner of the tables; use a login of its own in DATABASE_URL and the owner in DATABASE_ADMIN_URL`,
+    }
   }
   return { ok: true, detail: `works as ${row.user}, owns nothing, cannot change audit rows` }
 }
 
 async function checkSchema(database: Database) {
   const { applied, pending } = await migrationState(database.kysely)
-  return pending.length === 0 ? { ok: true, detail: `at ${applied.at(-1)}` } : { ok: false, detail: `missing ${pending.join(', ')}; run: mlpipes-auth migrate` }
+  return pending.length === 0
+    ? { ok: true, detail: `at ${applied.at(-1)}` }
+    : { ok: false, detail: `missing ${pending.join(', ')}; run: mlpipes-auth migrate` }
 }
 
 async function checkClock(database: Database) {
   const { rows } = await sql<{ now: Date }>`select clock_timestamp() as now`.execute(database.kysely)
   const driftMs = Math.abs(Date.now() - (rows[0]?.now.getTime() ?? 0))
-  return { ok: driftMs <= maxClockDriftMs, detail: driftMs <= maxClockDriftMs ? 'agrees with the database' : `is ${driftMs} ms away from the database's; synchronise both with NTP` }
+  return {
+    ok: driftMs <= maxClockDriftMs,
+    detail:
+      driftMs <= maxClockDriftMs
+        ? 'agrees with the database'
+        : `is ${driftMs} ms away from the database's; synchronise both with NTP`,
+  }
 }
 
 async function checkKeys(config: Config, database: Database) {
@@ -74,11 +89,18 @@ async function checkKeys(config: Config, database: Database) {
   const listed = await keys.list()
   const signing = listed.filter((key) => key.state === 'signing')
   if (jwks.length === 0) return { ok: true, detail: 'none yet; the first start makes them' }
-  return { ok: signing.length > 0, detail: signing.length > 0 ? `${signing.map((key) => key.alg).join(' and ')} signing, all readable` : 'none is signing; run: mlpipes-auth keys rotate' }
+  return {
+    ok: signing.length > 0,
+    detail:
+      signing.length > 0
+        ? `${signing.map((key) => key.alg).join(' and ')} signing, all readable`
+        : 'none is signing; run: mlpipes-auth keys rotate',
+  }
 }
 
 async function checkMail(config: Config): Promise<Finding> {
-  if (config.smtpUrl === undefined) return { check: 'mail', ok: !config.production, detail: 'SMTP_URL is not set; this release sends no mail yet' }
+  if (config.smtpUrl === undefined)
+    return { check: 'mail', ok: !config.production, detail: 'SMTP_URL is not set; this release sends no mail yet' }
   const url = new URL(config.smtpUrl)
   const port = Number(url.port || (url.protocol === 'smtps:' ? 465 : 587))
   try {
@@ -86,7 +108,11 @@ async function checkMail(config: Config): Promise<Finding> {
     await reach(url.hostname, port)
     return { check: 'mail', ok: true, detail: `${url.hostname}:${port} answers` }
   } catch (error) {
-    return { check: 'mail', ok: false, detail: `${url.hostname}:${port} cannot be reached (${messageOf(error)}); check SMTP_URL and the network` }
+    return {
+      check: 'mail',
+      ok: false,
+      detail: `${url.hostname}:${port} cannot be reached (${messageOf(error)}); check SMTP_URL and the network`,
+    }
   }
 }
 

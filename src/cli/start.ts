@@ -15,11 +15,16 @@ const drainTimeoutMs = 20_000
 
 /** Runs the server until SIGINT or SIGTERM. Returns the exit code. */
 export async function start(config: Config): Promise<number> {
-  const logger = pino({ level: config.logLevel, redact: { paths: ['req.headers.authorization', 'req.headers.cookie'], censor: '[redacted]' } })
+  const logger = pino({
+    level: config.logLevel,
+    redact: { paths: ['req.headers.authorization', 'req.headers.cookie'], censor: '[redacted]' },
+  })
   const secret = await resolveSecret(config)
   const database = await openDatabase(config, logger)
   if (config.demo) await seedDemo(config, secret, database)
-  const demo = config.demo ? { url: demoEhrUrl, accounts: demoPeople.map(({ role, email, password }) => ({ role, email, password })) } : undefined
+  const demo = config.demo
+    ? { url: demoEhrUrl, accounts: demoPeople.map(({ role, email, password }) => ({ role, email, password })) }
+    : undefined
   const server = await createServer({ config, secret, database, logger, ...(demo ? { demo } : {}) })
   const stopped = stopSignal()
   await server.app.listen({ host: config.host, port: config.port })
@@ -46,7 +51,12 @@ function stopSignal(): Promise<void> {
 }
 
 async function seedDemo(config: Config, secret: string, database: Database): Promise<void> {
-  const parts = { db: database.kysely, secrets: createSecrets(secret, config.previousSecret), passwords: await createPasswords(defaultHashCost), platform: config }
+  const parts = {
+    db: database.kysely,
+    secrets: createSecrets(secret, config.previousSecret),
+    passwords: await createPasswords(defaultHashCost),
+    platform: config,
+  }
   await apply(parts, demoFile)
 }
 
@@ -82,7 +92,8 @@ function announce(config: Config): void {
   const lines = ['', 'MLPipes Auth is ready.', '', `  Issuer            ${config.issuer}`]
   if (config.demo) {
     lines.push(`  Demo EHR app      ${demoEhrUrl}   (open this and choose "Sign in with MLPipes")`)
-    for (const person of demoPeople) lines.push(`  ${person.role.padEnd(17)} ${person.email}   password ${person.password}`)
+    for (const person of demoPeople)
+      lines.push(`  ${person.role.padEnd(17)} ${person.email}   password ${person.password}`)
   }
   if (!config.production) lines.push(`  Developer mailbox ${config.issuer}/dev/mailbox`)
   lines.push('', '  Ctrl-C stops everything.', '')

@@ -4,37 +4,76 @@ import { coalesce } from '../db/coalesce.ts'
 import type { Database, Prepared, Row } from '../db/database.ts'
 
 /** Every scope this server knows. */
-export const supportedScopes = ['openid', 'offline_access', 'profile', 'email', 'introspect', 'admin:read', 'admin:write'] as const
+export const supportedScopes = [
+  'openid',
+  'offline_access',
+  'profile',
+  'email',
+  'introspect',
+  'admin:read',
+  'admin:write',
+] as const
 
 const scopeList = z
   .string()
   .max(1024)
-  .refine((text) => text.split(' ').every((scope) => (supportedScopes as readonly string[]).includes(scope)), `must be a space-separated list out of: ${supportedScopes.join(' ')}`)
+  .refine(
+    (text) => text.split(' ').every((scope) => (supportedScopes as readonly string[]).includes(scope)),
+    `must be a space-separated list out of: ${supportedScopes.join(' ')}`,
+  )
 
 const loopbackHosts = new Set(['localhost', '127.0.0.1', '[::1]'])
 
 /** A redirect URI that a browser may be sent to: https, or http to this very machine; exact, without a fragment. */
 export function isRedirectUri(text: string): boolean {
   const url = URL.parse(text)
-  if (!url || text.length > 2048 || url.username || url.password || url.hash || text.includes('*') || text.includes('#')) return false
+  if (
+    !url ||
+    text.length > 2048 ||
+    url.username ||
+    url.password ||
+    url.hash ||
+    text.includes('*') ||
+    text.includes('#')
+  )
+    return false
   return url.protocol === 'https:' || (url.protocol === 'http:' && loopbackHosts.has(url.hostname))
 }
 
-const redirectUri = z.string().refine(isRedirectUri, 'must be an https URI (http only for localhost), without user, fragment or wildcard')
-const printable = z.string().refine((text) => !/[\p{Cc}\p{Bidi_Control}]/u.test(text), 'must not contain control or bidirectional characters')
+const redirectUri = z
+  .string()
+  .refine(isRedirectUri, 'must be an https URI (http only for localhost), without user, fragment or wildcard')
+const printable = z
+  .string()
+  .refine((text) => !/[\p{Cc}\p{Bidi_Control}]/u.test(text), 'must not contain control or bidirectional characters')
 
 /** What `apply` and registration accept about a client; RFC 7591 names. Unknown members are refused. */
 export const clientSchema = z
   .strictObject({
     // A client id never looks like an account's subject (RFC 9700 §4.15).
-    client_id: z.string().regex(/^(?!acc_)[A-Za-z0-9._~-]{1,128}$/, 'must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ - and not start with acc_'),
-    client_secret: z.string().min(8, 'must be at least 8 characters').max(256).regex(/^[\x21-\x7e]+$/, 'must be printable ASCII').optional(),
+    client_id: z
+      .string()
+      .regex(
+        /^(?!acc_)[A-Za-z0-9._~-]{1,128}$/,
+        'must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ - and not start with acc_',
+      ),
+    client_secret: z
+      .string()
+      .min(8, 'must be at least 8 characters')
+      .max(256)
+      .regex(/^[\x21-\x7e]+$/, 'must be printable ASCII')
+      .optional(),
     client_name: printable.min(1).max(100),
     organization: z.string().min(1).max(64),
     redirect_uris: z.array(redirectUri).max(50).default([]),
     post_logout_redirect_uris: z.array(redirectUri).max(50).default([]),
-    grant_types: z.array(z.enum(['authorization_code', 'refresh_token', 'client_credentials'])).max(3).default(['authorization_code']),
-    token_endpoint_auth_method: z.enum(['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none']).default('client_secret_basic'),
+    grant_types: z
+      .array(z.enum(['authorization_code', 'refresh_token', 'client_credentials']))
+      .max(3)
+      .default(['authorization_code']),
+    token_endpoint_auth_method: z
+      .enum(['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none'])
+      .default('client_secret_basic'),
     application_type: z.enum(['web', 'native']).default('web'),
     id_token_signed_response_alg: z.enum(['RS256', 'ES256']).optional(),
     jwks: z.strictObject({ keys: z.array(z.record(z.string(), z.unknown())).min(1).max(20) }).optional(),
@@ -46,9 +85,12 @@ export const clientSchema = z
   .superRefine((client, context) => {
     const problem = (path: string, message: string) => context.addIssue({ code: 'custom', path: [path], message })
     const secretBased = client.token_endpoint_auth_method.startsWith('client_secret')
-    if (secretBased && client.client_secret === undefined) problem('client_secret', 'is required by this token_endpoint_auth_method')
-    if (!secretBased && client.client_secret !== undefined) problem('client_secret', 'is not used by this token_endpoint_auth_method')
-    if (client.token_endpoint_auth_method === 'private_key_jwt' && !client.jwks) problem('jwks', 'is required by private_key_jwt')
+    if (secretBased && client.client_secret === undefined)
+      problem('client_secret', 'is required by this token_endpoint_auth_method')
+    if (!secretBased && client.client_secret !== undefined)
+      problem('client_secret', 'is not used by this token_endpoint_auth_method')
+    if (client.token_endpoint_auth_method === 'private_key_jwt' && !client.jwks)
+      problem('jwks', 'is required by private_key_jwt')
     if (client.grant_types.includes('authorization_code') && client.redirect_uris.length === 0) {
       problem('redirect_uris', 'needs at least one URI for the authorization_code grant')
     }
@@ -73,7 +115,9 @@ export function clientMetadata(client: ClientInput): Record<string, unknown> {
     token_endpoint_auth_method: client.token_endpoint_auth_method,
     application_type: client.application_type,
     scope: client.scope,
-    ...(client.id_token_signed_response_alg ? { id_token_signed_response_alg: client.id_token_signed_response_alg } : {}),
+    ...(client.id_token_signed_response_alg
+      ? { id_token_signed_response_alg: client.id_token_signed_response_alg }
+      : {}),
     ...(client.jwks ? { jwks: client.jwks } : {}),
   }
 }

@@ -40,7 +40,12 @@ export function codePointCount(text: string): number {
 
 /** Whether a text can be a password at all: not empty, within the limit, well-formed, without NUL. */
 export function isPasswordShaped(password: string): boolean {
-  return password.length > 0 && password.isWellFormed() && !password.includes('\0') && codePointCount(password) <= maxPasswordCodePoints
+  return (
+    password.length > 0 &&
+    password.isWellFormed() &&
+    !password.includes('\0') &&
+    codePointCount(password) <= maxPasswordCodePoints
+  )
 }
 
 /** Whether a text is an argon2id PHC string that may be imported. */
@@ -53,7 +58,8 @@ export async function createPasswords(cost: HashCost): Promise<Passwords> {
   const options = { type: argon2.argon2id, memoryCost: cost.memoryKib, timeCost: cost.passes, parallelism: 1 } as const
   const gate = createGate(availableParallelism(), maxWaitingHashes)
   const nobody = await argon2.hash('nobody has this password', options)
-  const isWeaker = (phc: string) => argon2.needsRehash(phc, options) && parameterWork(phc) < cost.memoryKib * cost.passes
+  const isWeaker = (phc: string) =>
+    argon2.needsRehash(phc, options) && parameterWork(phc) < cost.memoryKib * cost.passes
   return {
     hash: (password) => gate(() => argon2.hash(normalizePassword(password), options)),
     check: (password, phc) =>

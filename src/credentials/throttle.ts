@@ -16,7 +16,10 @@ const take: Prepared = {
       or a.failures < (select max_failures from unnest($1::text[], $2::integer[]) as w (k, max_failures) where w.k = a.key)
     returning key, failures`,
 }
-const give: Prepared = { name: 'attempts_clear', text: 'delete from mlpipes_auth.sign_in_attempts where key = any($1::text[])' }
+const give: Prepared = {
+  name: 'attempts_clear',
+  text: 'delete from mlpipes_auth.sign_in_attempts where key = any($1::text[])',
+}
 const wait: Prepared = {
   name: 'attempts_wait',
   text: `select ceil(extract(epoch from max(window_ends_at) - now()))::integer as seconds
@@ -28,7 +31,9 @@ export interface Budget {
   readonly maxFailures: number
 }
 
-export type Attempt = { readonly ok: true; readonly count: number } | { readonly ok: false; readonly retryAfterSeconds: number }
+export type Attempt =
+  | { readonly ok: true; readonly count: number }
+  | { readonly ok: false; readonly retryAfterSeconds: number }
 
 const windowSeconds = 900
 

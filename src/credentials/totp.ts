@@ -1,7 +1,7 @@
 // TOTP (RFC 6238): SHA-1, 6 digits, 30 s, one step either way. Spending a step is one conditional update.
 import { verify } from 'otplib'
-import type { Tx } from '../db/database.ts'
 import type { Secrets } from '../crypto/secrets.ts'
+import type { Tx } from '../db/database.ts'
 
 const periodSeconds = 30
 

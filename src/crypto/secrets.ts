@@ -1,6 +1,14 @@
 // Secrets at rest: keys derived from MLPIPES_AUTH_SECRET, sealing with AES-256-GCM, digests, random ids.
 // What is stored with them (which table, which column) belongs to the callers.
-import { createCipheriv, createDecipheriv, createHash, createHmac, hkdfSync, randomBytes, timingSafeEqual } from 'node:crypto'
+import {
+  createCipheriv,
+  createDecipheriv,
+  createHash,
+  createHmac,
+  hkdfSync,
+  randomBytes,
+  timingSafeEqual,
+} from 'node:crypto'
 
 type Purpose = 'seal' | 'client-secret' | 'cookie' | 'csrf' | 'attempts'
 

@@ -53,7 +53,8 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
   }
 
   return (item) => {
-    if (waiting.length >= options.maxWaiting) return Promise.reject(new BatchQueueFull('too many statements are waiting'))
+    if (waiting.length >= options.maxWaiting)
+      return Promise.reject(new BatchQueueFull('too many statements are waiting'))
     const { promise, resolve, reject } = Promise.withResolvers<Result>()
     waiting.push({ item, resolve, reject })
     schedule()

@@ -1,7 +1,7 @@
 // Reads that concurrent requests share: one prepared statement over arrays for all who ask in the same turn. A request
 // that holds a transaction reads inside it instead, on its own connection, and so sees what it wrote itself.
 import { createBatcher } from './batcher.ts'
-import { runIn, type Database, type Prepared, type Row } from './database.ts'
+import { type Database, type Prepared, type Row, runIn } from './database.ts'
 import { withOpenTransaction } from './transaction.ts'
 
 export interface Coalesced<Item, Result> {
@@ -14,7 +14,10 @@ export interface Coalesced<Item, Result> {
 
 const limits = { maxBatch: 500, maxInFlight: 4, maxWaiting: 20_000 } as const
 
-export function coalesce<Item, Result>(database: Database, read: Coalesced<Item, Result>): (item: Item) => Promise<Result> {
+export function coalesce<Item, Result>(
+  database: Database,
+  read: Coalesced<Item, Result>,
+): (item: Item) => Promise<Result> {
   const batched = createBatcher<Item, Result>({
     ...limits,
     run: async (items) => read.results(await database.run(read.statement, read.values(items)), items),

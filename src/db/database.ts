@@ -78,7 +78,9 @@ export function openPostgres(options: PostgresOptions): Database {
 export async function openPglite(dataDir: string | undefined): Promise<Database & { becomeApp(): Promise<void> }> {
   const { PGlite } = await import('@electric-sql/pglite')
   const pglite = await PGlite.create(dataDir === undefined ? {} : { dataDir })
-  await pglite.exec(`create schema if not exists ${schemaName}; set search_path = ${schemaName}, pg_catalog, pg_temp; set timezone = 'UTC'`)
+  await pglite.exec(
+    `create schema if not exists ${schemaName}; set search_path = ${schemaName}, pg_catalog, pg_temp; set timezone = 'UTC'`,
+  )
   const kysely = new Kysely<Schema>({ dialect: new PGliteDialect({ pglite }) })
   return {
     kind: 'pglite',

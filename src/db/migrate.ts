@@ -57,8 +57,12 @@ export async function migrationState(db: Db): Promise<MigrationState> {
 }
 
 async function appliedNames(db: Db): Promise<string[]> {
-  const found = await sql<{ present: boolean }>`select to_regclass(${`${schemaName}.schema_migrations`}) is not null as present`.execute(db)
+  const found = await sql<{
+    present: boolean
+  }>`select to_regclass(${`${schemaName}.schema_migrations`}) is not null as present`.execute(db)
   if (!found.rows[0]?.present) return []
-  const rows = await sql<{ name: string }>`select name from ${sql.table(`${schemaName}.schema_migrations`)} order by name`.execute(db)
+  const rows = await sql<{
+    name: string
+  }>`select name from ${sql.table(`${schemaName}.schema_migrations`)} order by name`.execute(db)
   return rows.rows.map((row) => row.name)
 }

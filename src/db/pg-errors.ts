@@ -1,7 +1,18 @@
 // What PostgreSQL's SQLSTATEs mean to us. Both drivers put them in `code`.
 
 const outageClasses = new Set(['08', '53', '57', '58'])
-const outageCodes = new Set(['25006', '55P03', '40001', '40P01', 'ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ENOTFOUND', 'ETIMEDOUT', 'EAI_AGAIN'])
+const outageCodes = new Set([
+  '25006',
+  '55P03',
+  '40001',
+  '40P01',
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'ENOTFOUND',
+  'ETIMEDOUT',
+  'EAI_AGAIN',
+])
 const outageMessages = [
   'Connection terminated',
   'timeout exceeded when trying to connect',

@@ -5,7 +5,7 @@ import { BlockList, isIP } from 'node:net'
 import cookie from '@fastify/cookie'
 import formbody from '@fastify/formbody'
 import staticFiles from '@fastify/static'
-import Fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify'
+import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify'
 import { setOrigin } from './origin.ts'
 import { addProblemHandlers, Refusal } from './problems.ts'
 import { publicFolder, type Views } from './views.ts'
@@ -47,7 +47,14 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
   })
   await app.register(cookie)
   await app.register(formbody, { bodyLimit: limits.bodyBytes })
-  await app.register(staticFiles, { root: publicFolder, prefix: '/assets/', index: false, maxAge: '1y', immutable: true, decorateReply: false })
+  await app.register(staticFiles, {
+    root: publicFolder,
+    prefix: '/assets/',
+    index: false,
+    maxAge: '1y',
+    immutable: true,
+    decorateReply: false,
+  })
   guardEdge(app, options)
   addProblemHandlers(app, options.views)
   logRequests(app)
@@ -65,12 +72,21 @@ function guardEdge(app: FastifyInstance, { issuer, trustedProxies }: AppOptions)
     setOrigin(raw, { ip, userAgent: raw.headers['user-agent'], requestId: request.id })
     reply.headers(security).header('x-request-id', request.id)
     // The provider reads the request itself and must not see what a client claims to have been forwarded.
-    for (const name of Object.keys(raw.headers)) if (name.startsWith('x-forwarded-') || name === 'forwarded') delete raw.headers[name]
+    for (const name of Object.keys(raw.headers))
+      if (name.startsWith('x-forwarded-') || name === 'forwarded') delete raw.headers[name]
     if ((raw.headers.host ?? '').toLowerCase() !== host && !hostlessPaths.has(raw.url ?? '')) {
-      throw new Refusal(421, 'This address is not ours', `This server answers at ${issuer} only. Open that address instead.`)
+      throw new Refusal(
+        421,
+        'This address is not ours',
+        `This server answers at ${issuer} only. Open that address instead.`,
+      )
     }
     if (/%00|%(?![0-9a-f]{2})/i.test(raw.url ?? '') || (raw.url ?? '').length > limits.urlLength) {
-      throw new Refusal(400, 'This address cannot be read', 'It holds a character that is not allowed, or is too long. Go back to the app and try again.')
+      throw new Refusal(
+        400,
+        'This address cannot be read',
+        'It holds a character that is not allowed, or is too long. Go back to the app and try again.',
+      )
     }
   })
 }
@@ -102,7 +118,8 @@ function securityHeaders(issuer: string): Record<string, string> {
       "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; font-src 'self'; connect-src 'self'; base-uri 'none'; frame-ancestors 'none'",
     'x-content-type-options': 'nosniff',
     'x-frame-options': 'DENY',
-    'referrer-policy': 'no-referrer',
+    // Not no-referrer: under that, browsers send our own forms with "Origin: null", and the origin could not be checked.
+    'referrer-policy': 'same-origin',
     'permissions-policy': 'camera=(), microphone=(), geolocation=(), interest-cohort=()',
     'cross-origin-opener-policy': 'same-origin',
     ...(issuer.startsWith('https://') ? { 'strict-transport-security': 'max-age=63072000; includeSubDomains' } : {}),
@@ -114,7 +131,16 @@ function logRequests(app: FastifyInstance): void {
   app.addHook('onRequest', async (request, reply) => {
     reply.raw.once('finish', () => {
       const path = (request.originalUrl || request.url).split('?', 1)[0]
-      request.log.info({ method: request.method, path, status: reply.raw.statusCode, ms: Math.round(reply.elapsedTime), requestId: request.id }, 'request')
+      request.log.info(
+        {
+          method: request.method,
+          path,
+          status: reply.raw.statusCode,
+          ms: Math.round(reply.elapsedTime),
+          requestId: request.id,
+        },
+        'request',
+      )
     })
   })
 }

@@ -8,11 +8,21 @@ export function csrfToken(secrets: Secrets, binding: string): string {
 }
 
 /** Refuses a form that did not come from our own page for this binding (F20). */
-export function assertCsrf(request: FastifyRequest, secrets: Secrets, issuer: string, binding: string, token: string): void {
+export function assertCsrf(
+  request: FastifyRequest,
+  secrets: Secrets,
+  issuer: string,
+  binding: string,
+  token: string,
+): void {
   const site = request.headers['sec-fetch-site']
   const origin = request.headers.origin
   const isForeign = (site !== undefined && site !== 'same-origin') || (origin !== undefined && origin !== issuer)
   if (isForeign || !secrets.matchesMac('csrf', binding, token)) {
-    throw new Refusal(403, 'This form did not come from our page', 'Nothing was changed. Go back to the app and start again.')
+    throw new Refusal(
+      403,
+      'This form did not come from our page',
+      'Nothing was changed. Go back to the app and start again.',
+    )
   }
 }

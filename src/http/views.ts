@@ -14,8 +14,12 @@ export interface Views {
 
 export function createViews(options: { readonly cache: boolean }): Views {
   const eta = new Eta({ views: viewsFolder, cache: options.cache, autoEscape: true })
-  const assetVersion = createHash('sha256').update(readFileSync(join(publicFolder, 'app.css'))).digest('hex').slice(0, 12)
+  const assetVersion = createHash('sha256')
+    .update(readFileSync(join(publicFolder, 'app.css')))
+    .digest('hex')
+    .slice(0, 12)
   return {
-    render: (name, data, requestId) => eta.render(`/${name}`, { ...data, page: { requestId: requestId ?? '', assetVersion } }),
+    render: (name, data, requestId) =>
+      eta.render(`/${name}`, { ...data, page: { requestId: requestId ?? '', assetVersion } }),
   }
 }

@@ -27,5 +27,8 @@ export function nextStep(flow: Flow, requirements: Requirements): Step {
 /** `amr` (RFC 8176) and `acr` of a finished sign-in. */
 export function authenticationContext(proved: readonly Factor[]): { amr: string[]; acr: string } {
   const isMfa = proved.includes('pwd') && proved.includes('otp')
-  return { amr: isMfa ? [...proved, 'mfa'] : [...proved], acr: isMfa ? 'urn:mlpipes:acr:mfa' : 'urn:mlpipes:acr:password' }
+  return {
+    amr: isMfa ? [...proved, 'mfa'] : [...proved],
+    acr: isMfa ? 'urn:mlpipes:acr:mfa' : 'urn:mlpipes:acr:password',
+  }
 }

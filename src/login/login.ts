@@ -1,14 +1,14 @@
 // Use cases of a sign-in: what happens when a person submits a password, a code, a consent. Pages are in routes.ts.
-import { normalizeEmail, type Accounts, type SignInAccount } from '../accounts/accounts.ts'
+import { type Accounts, normalizeEmail, type SignInAccount } from '../accounts/accounts.ts'
 import { appendAudit } from '../audit/audit.ts'
 import type { Origin } from '../audit/events.ts'
 import { isPasswordShaped, type Passwords } from '../credentials/password.ts'
-import { clearAttempts, takeAttempt, type Budget } from '../credentials/throttle.ts'
+import { type Budget, clearAttempts, takeAttempt } from '../credentials/throttle.ts'
 import { findTotpMatch, spendTotpStep } from '../credentials/totp.ts'
-import { sha256, type Secrets } from '../crypto/secrets.ts'
+import { type Secrets, sha256 } from '../crypto/secrets.ts'
 import type { Database, Tx } from '../db/database.ts'
 import { joinTransaction } from '../db/transaction.ts'
-import { authenticationContext, nextStep, type Factor, type Flow, type Step } from './flow.ts'
+import { authenticationContext, type Factor, type Flow, nextStep, type Step } from './flow.ts'
 import { advanceFlow, findFlow } from './store.ts'
 
 /** What the provider needs to hear when a sign-in is over. */
@@ -35,7 +35,11 @@ export type LoginOutcome =
 
 export interface Login {
   stepOf(uid: string): Promise<{ step: Step; email: string | undefined }>
-  submitPassword(interaction: LoginInteraction, input: { email: string; password: string }, origin: Origin): Promise<LoginOutcome>
+  submitPassword(
+    interaction: LoginInteraction,
+    input: { email: string; password: string },
+    origin: Origin,
+  ): Promise<LoginOutcome>
   submitCode(interaction: LoginInteraction, input: { code: string }, origin: Origin): Promise<LoginOutcome>
 }
 
@@ -52,9 +56,22 @@ export const attemptLimits = { perAccount: 10, perAddress: 100, codesPerAccount:
 
 export function createLogin({ database, accounts, passwords, secrets, now }: LoginParts): Login {
   const db = database.kysely
-  const budget = (kind: string, value: string, maxFailures: number): Budget => ({ key: secrets.mac('attempts', `${kind}:${value}`), maxFailures })
+  const budget = (kind: string, value: string, maxFailures: number): Budget => ({
+    key: secrets.mac('attempts', `${kind}:${value}`),
+    maxFailures,
+  })
 
-  async function fail(failure: { reason: string; attempts: number; accountId?: string | undefined; organizationId?: string | undefined; identifierMac?: string | undefined }, interaction: LoginInteraction, origin: Origin) {
+  async function fail(
+    failure: {
+      reason: string
+      attempts: number
+      accountId?: string | undefined
+      organizationId?: string | undefined
+      identifierMac?: string | undefined
+    },
+    interaction: LoginInteraction,
+    origin: Origin,
+  ) {
     await db.transaction().execute((tx) =>
       appendAudit(tx, {
         name: 'login.failed',
@@ -64,13 +81,25 @@ export function createLogin({ database, accounts, passwords, secrets, now }: Log
         organizationId: failure.organizationId,
         clientId: interaction.clientId,
         origin,
-        details: { reason: failure.reason, attempts: failure.attempts, ...(failure.identifierMac === undefined ? {} : { identifierMac: failure.identifierMac }) },
+        details: {
+          reason: failure.reason,
+          attempts: failure.attempts,
+          ...(failure.identifierMac === undefined ? {} : { identifierMac: failure.identifierMac }),
+        },
       }),
     )
   }
 
   /** Writes what was proven; when that completes the sign-in, finishes it in the same transaction. */
-  async function advance(tx: Tx, interaction: LoginInteraction, account: SignInAccount, version: number, proved: readonly Factor[], failuresBefore: number, origin: Origin): Promise<Step | 'stale'> {
+  async function advance(
+    tx: Tx,
+    interaction: LoginInteraction,
+    account: SignInAccount,
+    version: number,
+    proved: readonly Factor[],
+    failuresBefore: number,
+    origin: Origin,
+  ): Promise<Step | 'stale'> {
     const flow: Flow = { accountId: account.id, proved }
     if (!(await advanceFlow(tx, sha256(interaction.uid), version, flow))) return 'stale'
     const step = nextStep(flow, { mfa: account.policy.mfa, hasSecondFactor: account.totpIds.length > 0 })
@@ -86,7 +115,9 @@ export function createLogin({ database, accounts, passwords, secrets, now }: Log
       origin,
       details: { amr, acr, failuresBefore },
     })
-    await joinTransaction(tx, () => interaction.finish({ accountId: account.id, amr, acr, ts: Math.floor(now().getTime() / 1000) }))
+    await joinTransaction(tx, () =>
+      interaction.finish({ accountId: account.id, amr, acr, ts: Math.floor(now().getTime() / 1000) }),
+    )
     return step
   }
 
@@ -95,13 +126,19 @@ export function createLogin({ database, accounts, passwords, secrets, now }: Log
       const flow = await findFlow(db, sha256(uid))
       const account = flow?.accountId === undefined ? undefined : await accounts.findForSignInById(flow.accountId)
       if (!flow || !account?.active) return { step: 'identify', email: undefined }
-      return { step: nextStep(flow, { mfa: account.policy.mfa, hasSecondFactor: account.totpIds.length > 0 }), email: account.email }
+      return {
+        step: nextStep(flow, { mfa: account.policy.mfa, hasSecondFactor: account.totpIds.length > 0 }),
+        email: account.email,
+      }
     },
 
     async submitPassword(interaction, input, origin) {
       const email = normalizeEmail(input.email)
       const identifierMac = secrets.mac('attempts', `identifier:${email}`)
-      const budgets = [budget('email', email, attemptLimits.perAccount), budget('address', origin.ip ?? 'unknown', attemptLimits.perAddress)]
+      const budgets = [
+        budget('email', email, attemptLimits.perAccount),
+        budget('address', origin.ip ?? 'unknown', attemptLimits.perAddress),
+      ]
       // Counted before anything is compared, so that parallel tries cannot share one count (F36).
       const attempt = await takeAttempt(database, budgets)
       if (!attempt.ok) {
@@ -109,11 +146,28 @@ export function createLogin({ database, accounts, passwords, secrets, now }: Log
         return { step: 'throttled', retryAfterSeconds: attempt.retryAfterSeconds }
       }
       const account = await accounts.findForSignIn(email)
-      const usable = account?.active && account.policy.loginMethods.includes('password') ? account.passwordHash : undefined
+      const usable =
+        account?.active && account.policy.loginMethods.includes('password') ? account.passwordHash : undefined
       const check = await passwords.check(isPasswordShaped(input.password) ? input.password : '', usable)
       if (!check.ok || !account) {
-        const reason = !account ? 'unknown_account' : !account.active ? 'disabled' : !account.passwordHash ? 'no_password' : 'mismatch'
-        await fail({ reason, attempts: attempt.count, accountId: account?.id, organizationId: account?.organization.id, identifierMac }, interaction, origin)
+        const reason = !account
+          ? 'unknown_account'
+          : !account.active
+            ? 'disabled'
+            : !account.passwordHash
+              ? 'no_password'
+              : 'mismatch'
+        await fail(
+          {
+            reason,
+            attempts: attempt.count,
+            accountId: account?.id,
+            organizationId: account?.organization.id,
+            identifierMac,
+          },
+          interaction,
+          origin,
+        )
         return { step: 'refused', reason: 'mismatch' }
       }
       const before = await findFlow(db, sha256(interaction.uid))
@@ -124,7 +178,16 @@ export function createLogin({ database, accounts, passwords, secrets, now }: Log
       if (step === 'stale') return { step: 'refused', reason: 'stale' }
       await clearAttempts(database, [budgets[0]?.key ?? ''])
       if (step === 'second_factor_missing') {
-        await fail({ reason: 'second_factor_missing', attempts: 0, accountId: account.id, organizationId: account.organization.id }, interaction, origin)
+        await fail(
+          {
+            reason: 'second_factor_missing',
+            attempts: 0,
+            accountId: account.id,
+            organizationId: account.organization.id,
+          },
+          interaction,
+          origin,
+        )
         return { step: 'refused', reason: 'second_factor_missing' }
       }
       return { step: step === 'done' ? 'done' : 'second_factor' }
@@ -133,11 +196,21 @@ export function createLogin({ database, accounts, passwords, secrets, now }: Log
     async submitCode(interaction, input, origin) {
       const flow = await findFlow(db, sha256(interaction.uid))
       const account = flow?.accountId === undefined ? undefined : await accounts.findForSignInById(flow.accountId)
-      if (!flow || !account?.active || !flow.proved.includes('pwd') || flow.proved.includes('otp')) return { step: 'refused', reason: 'stale' }
+      if (!flow || !account?.active || !flow.proved.includes('pwd') || flow.proved.includes('otp'))
+        return { step: 'refused', reason: 'stale' }
       const key = budget('code', account.id, attemptLimits.codesPerAccount)
       const attempt = await takeAttempt(database, [key])
       if (!attempt.ok) {
-        await fail({ reason: 'throttled', attempts: attemptLimits.codesPerAccount, accountId: account.id, organizationId: account.organization.id }, interaction, origin)
+        await fail(
+          {
+            reason: 'throttled',
+            attempts: attemptLimits.codesPerAccount,
+            accountId: account.id,
+            organizationId: account.organization.id,
+          },
+          interaction,
+          origin,
+        )
         return { step: 'throttled', retryAfterSeconds: attempt.retryAfterSeconds }
       }
       const step = await db.transaction().execute(async (tx) => {
@@ -146,7 +219,16 @@ export function createLogin({ database, accounts, passwords, secrets, now }: Log
         return advance(tx, interaction, account, flow.version, [...flow.proved, 'otp'], attempt.count - 1, origin)
       })
       if (step === undefined) {
-        await fail({ reason: 'code_mismatch', attempts: attempt.count, accountId: account.id, organizationId: account.organization.id }, interaction, origin)
+        await fail(
+          {
+            reason: 'code_mismatch',
+            attempts: attempt.count,
+            accountId: account.id,
+            organizationId: account.organization.id,
+          },
+          interaction,
+          origin,
+        )
         return { step: 'refused', reason: 'code_mismatch' }
       }
       if (step !== 'done') return { step: 'refused', reason: 'stale' }
@@ -165,5 +247,13 @@ async function storeRehash(tx: Tx, account: SignInAccount, hash: string, origin:
     .where('hash', '=', account.passwordHash ?? '')
     .executeTakeFirst()
   if (updated.numUpdatedRows !== 1n) return
-  await appendAudit(tx, { name: 'password.rehashed', outcome: 'success', actor: { type: 'system' }, accountId: account.id, organizationId: account.organization.id, origin, details: {} })
+  await appendAudit(tx, {
+    name: 'password.rehashed',
+    outcome: 'success',
+    actor: { type: 'system' },
+    accountId: account.id,
+    organizationId: account.organization.id,
+    origin,
+    details: {},
+  })
 }

@@ -34,16 +34,27 @@ interface PageError {
 
 export function addLoginRoutes(app: FastifyInstance, parts: Parts): void {
   const { interactions, login, secrets, views } = parts
-  const open = (request: FastifyRequest, reply: FastifyReply) => interactions.open(request, reply, parse(uidSchema, request.params).uid)
+  const open = (request: FastifyRequest, reply: FastifyReply) =>
+    interactions.open(request, reply, parse(uidSchema, request.params).uid)
 
-  const submitted = async <T extends { csrf: string }>(request: FastifyRequest, reply: FastifyReply, schema: z.ZodType<T>) => {
+  const submitted = async <T extends { csrf: string }>(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    schema: z.ZodType<T>,
+  ) => {
     const interaction = await open(request, reply)
     const form = parse(schema, request.body)
     assertCsrf(request, secrets, parts.issuer, interaction.uid, form.csrf)
     return { interaction, form }
   }
 
-  const page = (request: FastifyRequest, reply: FastifyReply, name: string, interaction: OpenInteraction, data: Record<string, unknown>) => {
+  const page = (
+    request: FastifyRequest,
+    reply: FastifyReply,
+    name: string,
+    interaction: OpenInteraction,
+    data: Record<string, unknown>,
+  ) => {
     reply.header('cache-control', 'no-store').type('text/html; charset=utf-8')
     const path = `/interaction/${interaction.uid}`
     const common = {
@@ -55,7 +66,13 @@ export function addLoginRoutes(app: FastifyInstance, parts: Parts): void {
     return reply.send(views.render(name, { ...common, ...data }, request.id))
   }
 
-  const signInPage = (request: FastifyRequest, reply: FastifyReply, interaction: OpenInteraction, email: string, error?: PageError) =>
+  const signInPage = (
+    request: FastifyRequest,
+    reply: FastifyReply,
+    interaction: OpenInteraction,
+    email: string,
+    error?: PageError,
+  ) =>
     page(request, reply, 'login/sign-in', interaction, {
       title: `Sign in to ${interaction.client.name}`,
       action: `/interaction/${interaction.uid}/password`,
@@ -66,8 +83,19 @@ export function addLoginRoutes(app: FastifyInstance, parts: Parts): void {
       forgotPassword: false,
     })
 
-  const codePage = (request: FastifyRequest, reply: FastifyReply, interaction: OpenInteraction, email: string, error?: PageError) =>
-    page(request, reply, 'login/second-factor', interaction, { title: 'Confirm it is you', action: `/interaction/${interaction.uid}/totp`, email, error })
+  const codePage = (
+    request: FastifyRequest,
+    reply: FastifyReply,
+    interaction: OpenInteraction,
+    email: string,
+    error?: PageError,
+  ) =>
+    page(request, reply, 'login/second-factor', interaction, {
+      title: 'Confirm it is you',
+      action: `/interaction/${interaction.uid}/totp`,
+      email,
+      error,
+    })
 
   app.get('/interaction/:uid', async (request, reply) => {
     const interaction = await open(request, reply)
@@ -78,7 +106,8 @@ export function addLoginRoutes(app: FastifyInstance, parts: Parts): void {
   })
 
   async function consentPage(request: FastifyRequest, reply: FastifyReply, interaction: OpenInteraction) {
-    const account = interaction.accountId === undefined ? undefined : await parts.accounts.findActive(interaction.accountId)
+    const account =
+      interaction.accountId === undefined ? undefined : await parts.accounts.findActive(interaction.accountId)
     return page(request, reply, 'login/consent', interaction, {
       title: `Allow ${interaction.client.name}`,
       action: `/interaction/${interaction.uid}/consent`,
@@ -122,7 +151,12 @@ function toLoginInteraction(interaction: OpenInteraction) {
 }
 
 /** Carries out an outcome: on to the next page, or the same page again with words. */
-function answer(reply: FastifyReply, interaction: OpenInteraction, outcome: LoginOutcome, again: (error: PageError) => FastifyReply) {
+function answer(
+  reply: FastifyReply,
+  interaction: OpenInteraction,
+  outcome: LoginOutcome,
+  again: (error: PageError) => FastifyReply,
+) {
   switch (outcome.step) {
     case 'done':
       return reply.redirect(interaction.returnTo, 303)
@@ -130,7 +164,10 @@ function answer(reply: FastifyReply, interaction: OpenInteraction, outcome: Logi
       return reply.redirect(`/interaction/${interaction.uid}`, 303)
     case 'throttled':
       reply.code(429).header('retry-after', String(outcome.retryAfterSeconds))
-      return again({ title: 'Too many tries', text: `To protect this account, please wait ${minutes(outcome.retryAfterSeconds)} and try again.` })
+      return again({
+        title: 'Too many tries',
+        text: `To protect this account, please wait ${minutes(outcome.retryAfterSeconds)} and try again.`,
+      })
     default:
       reply.code(outcome.reason === 'stale' ? 409 : 401)
       return again(refusalTexts[outcome.reason])
@@ -138,13 +175,22 @@ function answer(reply: FastifyReply, interaction: OpenInteraction, outcome: Logi
 }
 
 const refusalTexts: Readonly<Record<'mismatch' | 'second_factor_missing' | 'code_mismatch' | 'stale', PageError>> = {
-  mismatch: { title: 'E-mail or password is not right', text: 'Check both and try again. If you cannot remember your password, ask your administrator for help.' },
+  mismatch: {
+    title: 'E-mail or password is not right',
+    text: 'Check both and try again. If you cannot remember your password, ask your administrator for help.',
+  },
   second_factor_missing: {
     title: 'A second factor is required',
     text: 'Your organisation asks for an authentication code, and your account has no authenticator yet. Ask your administrator to set one up.',
   },
-  code_mismatch: { title: 'That code is not right', text: 'Each code works once and for about a minute. Wait for the next one in your authenticator app and enter it.' },
-  stale: { title: 'This page was out of date', text: 'Another tab or a second click was faster. Please sign in again here.' },
+  code_mismatch: {
+    title: 'That code is not right',
+    text: 'Each code works once and for about a minute. Wait for the next one in your authenticator app and enter it.',
+  },
+  stale: {
+    title: 'This page was out of date',
+    text: 'Another tab or a second click was faster. Please sign in again here.',
+  },
 }
 
 function minutes(seconds: number): string {
@@ -156,5 +202,9 @@ function minutes(seconds: number): string {
 function parse<T>(schema: z.ZodType<T>, value: unknown): T {
   const parsed = schema.safeParse(value ?? {})
   if (parsed.success) return parsed.data
-  throw new Refusal(400, 'This form cannot be read', 'Something in it is missing, too long or not known here. Go back and fill it in again.')
+  throw new Refusal(
+    400,
+    'This form cannot be read',
+    'Something in it is missing, too long or not known here. Go back and fill it in again.',
+  )
 }

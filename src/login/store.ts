@@ -32,7 +32,12 @@ export async function advanceFlow(tx: Tx, interactionHash: string, version: numb
   if (version === 0) {
     const inserted = await tx
       .insertInto('sign_in_flows')
-      .values({ interaction_hash: interactionHash, version: 1, ...values, expires_at: sql<Date>`now() + make_interval(mins => ${flowMinutes})` })
+      .values({
+        interaction_hash: interactionHash,
+        version: 1,
+        ...values,
+        expires_at: sql<Date>`now() + make_interval(mins => ${flowMinutes})`,
+      })
       .onConflict((conflict) => conflict.column('interaction_hash').doNothing())
       .executeTakeFirst()
     return inserted.numInsertedOrUpdatedRows === 1n

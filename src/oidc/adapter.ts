@@ -1,17 +1,17 @@
 // The provider's storage: one adapter per model name over payloads, sessions and clients, writing the audit row of
 // what it stores in the same statement or transaction.
-import { errors, Provider, type Adapter, type AdapterPayload, type KoaContextWithOIDC } from 'oidc-provider'
+import { type Adapter, type AdapterPayload, errors, type KoaContextWithOIDC, Provider } from 'oidc-provider'
+import type { Accounts } from '../accounts/accounts.ts'
 import { appendAudit } from '../audit/audit.ts'
 import type { Actor, AuditEvent } from '../audit/events.ts'
 import type { Clients } from '../clients/clients.ts'
 import { sha256 } from '../crypto/secrets.ts'
 import type { Db } from '../db/database.ts'
+import { hasScope, inRequestTransaction, withOpenTransaction } from '../db/transaction.ts'
 import { originOf } from '../http/origin.ts'
 import { anonymousLimits, sessionLimits } from '../sessions/policy.ts'
-import type { Accounts } from '../accounts/accounts.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import type { PayloadStore, StoredPayload } from './store.ts'
-import { hasScope, inRequestTransaction, withOpenTransaction } from '../db/transaction.ts'
 
 export interface AdapterParts {
   readonly db: Db
@@ -99,7 +99,9 @@ async function findToSpend(parts: AdapterParts, model: string, id: string, idHas
 
 /** Two tabs that refresh at the same moment are no theft: the later one is refused and the family lives on. */
 function isHonestRace(model: string, stored: StoredPayload): boolean {
-  return model === 'RefreshToken' && stored.consumed && (stored.consumedSecondsAgo ?? reuseGraceSeconds) < reuseGraceSeconds
+  return (
+    model === 'RefreshToken' && stored.consumed && (stored.consumedSecondsAgo ?? reuseGraceSeconds) < reuseGraceSeconds
+  )
 }
 
 /** What is stored of a payload: without its id, and without the session id that an interaction copies. */
@@ -220,8 +222,13 @@ function tokenEvent(model: string, tokenHash: string, payload: AdapterPayload): 
     origin: context ? originOf(context.req) : {},
   }
   const scope = payload.scope?.slice(0, 1024)
-  if (grantType === 'refresh_token') return { ...common, name: 'token.refreshed', details: { kind: model, scope, tokenHash } }
-  return { ...common, name: 'token.issued', details: { kind: model, grantType: grantType.slice(0, 64), scope, tokenHash } }
+  if (grantType === 'refresh_token')
+    return { ...common, name: 'token.refreshed', details: { kind: model, scope, tokenHash } }
+  return {
+    ...common,
+    name: 'token.issued',
+    details: { kind: model, grantType: grantType.slice(0, 64), scope, tokenHash },
+  }
 }
 
 function revokedEvent(kind: string, tokenHash: string | undefined): AuditEvent {

@@ -11,16 +11,31 @@ export interface Consents {
 export function createConsents(db: Db): Consents {
   return {
     async find(accountId, clientId) {
-      const row = await db.selectFrom('consents').select('scopes').where('account_id', '=', accountId).where('client_id', '=', clientId).executeTakeFirst()
+      const row = await db
+        .selectFrom('consents')
+        .select('scopes')
+        .where('account_id', '=', accountId)
+        .where('client_id', '=', clientId)
+        .executeTakeFirst()
       return row?.scopes ?? []
     },
     async add(tx, accountId, clientId, scopes) {
-      const known = await tx.selectFrom('consents').select('scopes').where('account_id', '=', accountId).where('client_id', '=', clientId).forUpdate().executeTakeFirst()
+      const known = await tx
+        .selectFrom('consents')
+        .select('scopes')
+        .where('account_id', '=', accountId)
+        .where('client_id', '=', clientId)
+        .forUpdate()
+        .executeTakeFirst()
       const all = [...new Set([...(known?.scopes ?? []), ...scopes])]
       await tx
         .insertInto('consents')
         .values({ account_id: accountId, client_id: clientId, scopes: all })
-        .onConflict((conflict) => conflict.columns(['account_id', 'client_id']).doUpdateSet((eb) => ({ scopes: eb.ref('excluded.scopes'), granted_at: eb.fn<Date>('now') })))
+        .onConflict((conflict) =>
+          conflict
+            .columns(['account_id', 'client_id'])
+            .doUpdateSet((eb) => ({ scopes: eb.ref('excluded.scopes'), granted_at: eb.fn<Date>('now') })),
+        )
         .execute()
     },
   }

@@ -3,11 +3,11 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { errors, type Provider } from 'oidc-provider'
 import { appendAudit } from '../audit/audit.ts'
 import type { Db } from '../db/database.ts'
-import { Refusal } from '../http/problems.ts'
+import { joinTransaction } from '../db/transaction.ts'
 import { originOf } from '../http/origin.ts'
+import { Refusal } from '../http/problems.ts'
 import type { LoginResult } from '../login/login.ts'
 import type { Consents } from './consents.ts'
-import { joinTransaction } from '../db/transaction.ts'
 
 export interface OpenInteraction {
   readonly uid: string
@@ -29,14 +29,22 @@ export interface OpenInteraction {
 }
 
 const expired = () =>
-  new Refusal(400, 'This sign-in has expired', 'It was open too long, was finished already, or belongs to another browser. Go back to the app and sign in again.')
+  new Refusal(
+    400,
+    'This sign-in has expired',
+    'It was open too long, was finished already, or belongs to another browser. Go back to the app and sign in again.',
+  )
 
 export interface Interactions {
   /** The interaction in the path, if the browser holds its cookie (F22). Throws a Refusal otherwise. */
   open(request: FastifyRequest, reply: FastifyReply, uid: string): Promise<OpenInteraction>
 }
 
-export function createInteractions(parts: { provider(): Provider; readonly db: Db; readonly consents: Consents }): Interactions {
+export function createInteractions(parts: {
+  provider(): Provider
+  readonly db: Db
+  readonly consents: Consents
+}): Interactions {
   return {
     async open(request, reply, uid) {
       const provider = parts.provider()
@@ -46,7 +54,8 @@ export function createInteractions(parts: { provider(): Provider; readonly db: D
       if (details.uid !== uid) throw expired()
       const client = await provider.Client.find(String(details.params['client_id']))
       if (!client) throw expired()
-      const finish = (result: Parameters<Provider['interactionResult']>[2]) => provider.interactionResult(request.raw, reply.raw, result)
+      const finish = (result: Parameters<Provider['interactionResult']>[2]) =>
+        provider.interactionResult(request.raw, reply.raw, result)
       const asked = details.prompt.details
       const missingScopes = toStrings(asked['missingOIDCScope'])
       const missingClaims = toStrings(asked['missingOIDCClaims'])
@@ -67,7 +76,11 @@ export function createInteractions(parts: { provider(): Provider; readonly db: D
         uid,
         prompt: details.prompt.name,
         reasons: details.prompt.reasons,
-        client: { id: client.clientId, name: client.clientName ?? client.clientId, organizationName: toText(client['organization_name']) },
+        client: {
+          id: client.clientId,
+          name: client.clientName ?? client.clientId,
+          organizationName: toText(client['organization_name']),
+        },
         redirectHost: URL.parse(String(details.params['redirect_uri']))?.host ?? '',
         loginHint: toText(details.params['login_hint'])?.slice(0, 254) ?? '',
         returnTo: details.returnTo,

@@ -2,8 +2,8 @@
 // organisations and clients that may act now.
 import type { Client, KoaContextWithOIDC } from 'oidc-provider'
 import type { Accounts } from '../accounts/accounts.ts'
-import type { Clients } from '../clients/clients.ts'
 import type { AuditEvent } from '../audit/events.ts'
+import type { Clients } from '../clients/clients.ts'
 import { sha256 } from '../crypto/secrets.ts'
 import { originOf } from '../http/origin.ts'
 
@@ -23,7 +23,8 @@ interface Parts {
 
 export function createIntrospectionPolicy({ accounts, clients, record }: Parts) {
   return async (context: KoaContextWithOIDC, caller: Client, token: IntrospectedToken): Promise<boolean> => {
-    const issuedTo = token.clientId === caller.clientId ? caller : token.clientId && (await clients.findMetadata(token.clientId))
+    const issuedTo =
+      token.clientId === caller.clientId ? caller : token.clientId && (await clients.findMetadata(token.clientId))
     if (!issuedTo) return false
     const account = token.accountId === undefined ? undefined : await accounts.findActive(token.accountId)
     if (token.accountId !== undefined && !account) return false

@@ -41,8 +41,19 @@ export function createKeys(db: Db, secrets: Secrets): Keys {
   const lock = (tx: Tx) => sql`select pg_advisory_xact_lock(hashtext('mlpipes_auth.signing_keys'))`.execute(tx)
   const list = async () => {
     const now = sql<Date>`now()`
-    const rows = await db.selectFrom('signing_keys').select(['kid', 'alg', 'created_at', 'promote_at', 'retire_at', now.as('now')]).orderBy('created_at').execute()
-    return rows.map((row) => ({ kid: row.kid, alg: row.alg, createdAt: row.created_at, promoteAt: row.promote_at, retireAt: row.retire_at, state: stateOf(row, row.now) }))
+    const rows = await db
+      .selectFrom('signing_keys')
+      .select(['kid', 'alg', 'created_at', 'promote_at', 'retire_at', now.as('now')])
+      .orderBy('created_at')
+      .execute()
+    return rows.map((row) => ({
+      kid: row.kid,
+      alg: row.alg,
+      createdAt: row.created_at,
+      promoteAt: row.promote_at,
+      retireAt: row.retire_at,
+      state: stateOf(row, row.now),
+    }))
   }
   return {
     async ensure() {
@@ -61,7 +72,11 @@ export function createKeys(db: Db, secrets: Secrets): Keys {
       const made = await Promise.all(algorithms.map(makeKey))
       await db.transaction().execute(async (tx) => {
         await lock(tx)
-        const pending = await tx.selectFrom('signing_keys').select('kid').where('promote_at', '>', sql<Date>`now()`).executeTakeFirst()
+        const pending = await tx
+          .selectFrom('signing_keys')
+          .select('kid')
+          .where('promote_at', '>', sql<Date>`now()`)
+          .executeTakeFirst()
         if (pending) throw new RotationPending('a rotation is under way already; wait until its keys sign')
         const promoteAt = new Date(Date.now() + announceSeconds * 1000)
         await tx
@@ -76,20 +91,40 @@ export function createKeys(db: Db, secrets: Secrets): Keys {
     async load() {
       const rows = await db
         .selectFrom('signing_keys')
-        .select(['kid', 'alg', 'sealed_private_jwk', 'promote_at', 'retire_at', 'created_at', sql<Date>`now()`.as('now')])
+        .select([
+          'kid',
+          'alg',
+          'sealed_private_jwk',
+          'promote_at',
+          'retire_at',
+          'created_at',
+          sql<Date>`now()`.as('now'),
+        ])
         .where((eb) => eb.or([eb('retire_at', 'is', null), eb('retire_at', '>', sql<Date>`now()`)]))
         .orderBy('created_at')
         .execute()
       const order = { signing: 0, announced: 1, retiring: 2, retired: 3 } as const
-      const states = rows.map((row) => ({ row, state: stateOf(row, row.now) })).sort((a, b) => order[a.state] - order[b.state])
+      const states = rows
+        .map((row) => ({ row, state: stateOf(row, row.now) }))
+        .sort((a, b) => order[a.state] - order[b.state])
       const jwks = states.map(({ row }): JWK => JSON.parse(secrets.open(row.sealed_private_jwk, sealContext(row.kid))))
       return { version: states.map(({ row, state }) => `${row.kid}:${state}`).join(' '), jwks }
     },
     async purge() {
       return db.transaction().execute(async (tx) => {
-        const gone = await tx.deleteFrom('signing_keys').where('retire_at', '<=', sql<Date>`now()`).returning('kid').execute()
+        const gone = await tx
+          .deleteFrom('signing_keys')
+          .where('retire_at', '<=', sql<Date>`now()`)
+          .returning('kid')
+          .execute()
         for (const { kid } of gone) {
-          await appendAudit(tx, { name: 'keys.retired', outcome: 'success', actor: { type: 'system' }, origin: {}, details: { kid } })
+          await appendAudit(tx, {
+            name: 'keys.retired',
+            outcome: 'success',
+            actor: { type: 'system' },
+            origin: {},
+            details: { kid },
+          })
         }
         return gone.length
       })
@@ -118,7 +153,12 @@ async function makeKey(alg: (typeof algorithms)[number]): Promise<MadeKey> {
   const pair = await generateKeyPair(alg, { extractable: true, modulusLength: rsaModulusBits })
   const kid = randomUUID()
   const named = { kid, alg, use: 'sig' }
-  return { kid, alg, publicJwk: { ...(await exportJWK(pair.publicKey)), ...named }, privateJwk: { ...(await exportJWK(pair.privateKey)), ...named } }
+  return {
+    kid,
+    alg,
+    publicJwk: { ...(await exportJWK(pair.publicKey)), ...named },
+    privateJwk: { ...(await exportJWK(pair.privateKey)), ...named },
+  }
 }
 
 async function insert(tx: Tx, secrets: Secrets, key: MadeKey, promoteAt: Date): Promise<void> {

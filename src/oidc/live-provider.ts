@@ -3,7 +3,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Provider } from 'oidc-provider'
 import type { Keys } from './keys.ts'
-import { createProvider, recordRefusals, type ProviderParts } from './provider.ts'
+import { createProvider, type ProviderParts, recordRefusals } from './provider.ts'
 
 export const keyPollMs = 5_000
 
@@ -14,7 +14,11 @@ export interface LiveProvider {
   stop(): void
 }
 
-export async function startLiveProvider(parts: ProviderParts, keys: Keys, log: FastifyBaseLogger): Promise<LiveProvider> {
+export async function startLiveProvider(
+  parts: ProviderParts,
+  keys: Keys,
+  log: FastifyBaseLogger,
+): Promise<LiveProvider> {
   const build = (jwks: Parameters<typeof createProvider>[1]) => {
     const provider = createProvider(parts, jwks)
     recordRefusals(provider, parts.record, (error) => log.error({ err: error }, 'the provider failed'))
@@ -31,7 +35,10 @@ export async function startLiveProvider(parts: ProviderParts, keys: Keys, log: F
     log.info('signing keys changed')
   }
   // An outage must not end the process: the provider stays as it is and the next poll tries again.
-  const timer = setInterval(() => refresh().catch((error: unknown) => log.warn({ err: error }, 'cannot read signing keys')), keyPollMs)
+  const timer = setInterval(
+    () => refresh().catch((error: unknown) => log.warn({ err: error }, 'cannot read signing keys')),
+    keyPollMs,
+  )
   timer.unref()
   return { current: () => provider, refresh, stop: () => clearInterval(timer) }
 }

@@ -2,8 +2,8 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Provider } from 'oidc-provider'
 import { sha256 } from '../crypto/secrets.ts'
-import type { PayloadStore } from './store.ts'
 import { authorizePath } from './provider.ts'
+import type { PayloadStore } from './store.ts'
 
 const maxPostedBytes = 16_384
 const postedModel = 'PostedAuthorizationRequest'
@@ -27,7 +27,8 @@ export async function mountProvider(app: FastifyInstance, options: MountOptions)
   const hand = (request: FastifyRequest, reply: FastifyReply) => {
     reply.hijack()
     // What hooks set with reply.header() would be lost: Fastify does not write this answer.
-    for (const [name, value] of Object.entries(reply.getHeaders())) if (value !== undefined) reply.raw.setHeader(name, value)
+    for (const [name, value] of Object.entries(reply.getHeaders()))
+      if (value !== undefined) reply.raw.setHeader(name, value)
     request.raw.headers['x-forwarded-proto'] = issuer.protocol.slice(0, -1)
     const callback: (...args: [typeof request.raw, typeof reply.raw]) => unknown = options.provider().callback()
     return callback(request.raw, reply.raw)
@@ -37,7 +38,10 @@ export async function mountProvider(app: FastifyInstance, options: MountOptions)
   // its parameters are kept for a minute and the browser comes back for them with a GET, which does.
   app.post(authorizePath, async (request, reply) => {
     const body = await readForm(request.raw)
-    if (body === undefined) return reply.code(413).send({ error: 'invalid_request', error_description: `the request is larger than ${maxPostedBytes} bytes` })
+    if (body === undefined)
+      return reply
+        .code(413)
+        .send({ error: 'invalid_request', error_description: `the request is larger than ${maxPostedBytes} bytes` })
     const id = options.newId()
     await options.payloads.insertOnce(postedModel, sha256(id), { parameters: body }, postedSeconds)
     return reply.redirect(`${authorizePath}?posted=${id}`, 303)
@@ -55,7 +59,12 @@ export async function mountProvider(app: FastifyInstance, options: MountOptions)
   for (const path of ['/oauth/*', '/.well-known/openid-configuration', '/.well-known/oauth-authorization-server']) {
     app.all(path, async (request, reply) => {
       if ((request.raw.url ?? '').length > maxUrlLength) {
-        return reply.code(414).send({ error: 'invalid_request', error_description: `the address is longer than ${maxUrlLength} characters` })
+        return reply
+          .code(414)
+          .send({
+            error: 'invalid_request',
+            error_description: `the address is longer than ${maxUrlLength} characters`,
+          })
       }
       return hand(request, reply)
     })

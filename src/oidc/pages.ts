@@ -14,14 +14,30 @@ interface ErrorText {
   readonly text: string
 }
 
-const goBack = 'Go back to the app and try again. If it happens again, tell the people who run the app; the request id below helps them.'
+const goBack =
+  'Go back to the app and try again. If it happens again, tell the people who run the app; the request id below helps them.'
 
 const errorTexts: Readonly<Record<string, ErrorText>> = {
-  invalid_client: { heading: 'This app is not known here', text: 'The app that sent you is not registered, or was removed. Tell the people who run the app.' },
-  invalid_redirect_uri: { heading: 'This app sent a wrong return address', text: 'For your safety you were not sent on. Tell the people who run the app: its return address must match the registered one exactly.' },
-  session_not_found: { heading: 'This sign-in has expired', text: 'It was open too long, was finished already, or belongs to another browser. Go back to the app and sign in again.' },
-  server_error: { heading: 'Something went wrong on our side', text: 'Nothing was changed. Please try again in a moment.' },
-  temporarily_unavailable: { heading: 'We cannot sign you in right now', text: 'The service is busy or being repaired. Please try again in a moment.' },
+  invalid_client: {
+    heading: 'This app is not known here',
+    text: 'The app that sent you is not registered, or was removed. Tell the people who run the app.',
+  },
+  invalid_redirect_uri: {
+    heading: 'This app sent a wrong return address',
+    text: 'For your safety you were not sent on. Tell the people who run the app: its return address must match the registered one exactly.',
+  },
+  session_not_found: {
+    heading: 'This sign-in has expired',
+    text: 'It was open too long, was finished already, or belongs to another browser. Go back to the app and sign in again.',
+  },
+  server_error: {
+    heading: 'Something went wrong on our side',
+    text: 'Nothing was changed. Please try again in a moment.',
+  },
+  temporarily_unavailable: {
+    heading: 'We cannot sign you in right now',
+    text: 'The service is busy or being repaired. Please try again in a moment.',
+  },
 }
 
 export function createProtocolPages(views: Views): ProtocolPages {
@@ -31,18 +47,32 @@ export function createProtocolPages(views: Views): ProtocolPages {
   }
   return {
     error(context, out, error) {
-      const kind = error.name === 'SessionNotFound' ? 'session_not_found' : error.name === 'InvalidRedirectUri' ? 'invalid_redirect_uri' : out.error
+      const kind =
+        error.name === 'SessionNotFound'
+          ? 'session_not_found'
+          : error.name === 'InvalidRedirectUri'
+            ? 'invalid_redirect_uri'
+            : out.error
       const words = errorTexts[kind] ?? { heading: 'This request could not be completed', text: goBack }
       send(context, 'error', { title: words.heading, ...words, code: out.error, detail: out.error_description })
     },
     signOut(context, form) {
       const xsrf = /name="xsrf" value="([^"]+)"/.exec(form)?.[1] ?? ''
       const client = context.oidc.client
-      send(context, 'login/sign-out', { title: 'Sign out', action: '/oauth/logout/confirm', xsrf, clientName: client?.clientName })
+      send(context, 'login/sign-out', {
+        title: 'Sign out',
+        action: '/oauth/logout/confirm',
+        xsrf,
+        clientName: client?.clientName,
+      })
     },
     signedOut(context) {
       const client = context.oidc.client
-      send(context, 'login/signed-out', { title: 'You are signed out', clientName: client?.clientName, clientUrl: client?.clientUri })
+      send(context, 'login/signed-out', {
+        title: 'You are signed out',
+        clientName: client?.clientName,
+        clientUrl: client?.clientUri,
+      })
     },
   }
 }

@@ -1,20 +1,21 @@
 // The provider's configuration: what oidc-provider does for us and by which rules. It is built again when keys change.
-import { Provider, interactionPolicy, type Configuration, type KoaContextWithOIDC } from 'oidc-provider'
+
 import type { JWK } from 'jose'
+import { type Configuration, interactionPolicy, type KoaContextWithOIDC, Provider } from 'oidc-provider'
 import type { Account, Accounts } from '../accounts/accounts.ts'
 import type { AuditEvent } from '../audit/events.ts'
-import { supportedScopes, type Clients } from '../clients/clients.ts'
+import { type Clients, supportedScopes } from '../clients/clients.ts'
 import type { Secrets } from '../crypto/secrets.ts'
 import type { Db } from '../db/database.ts'
+import { withScope } from '../db/transaction.ts'
 import { originOf } from '../http/origin.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { createAdapterFactory } from './adapter.ts'
 import type { Consents } from './consents.ts'
-import { createIntrospectionPolicy } from './introspection.ts'
 import { alwaysIncludeSid, compareClientSecretsByDigest, pinUrlsToIssuer } from './internals.ts'
+import { createIntrospectionPolicy } from './introspection.ts'
 import type { ProtocolPages } from './pages.ts'
 import type { PayloadStore } from './store.ts'
-import { withScope } from '../db/transaction.ts'
 
 export interface ProviderParts {
   readonly issuer: string
@@ -106,11 +107,14 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     },
     clockTolerance: 0,
     conformIdTokenClaims: true,
-    extraClientMetadata: { properties: ['introspection', 'first_party', 'profile', 'organization_id', 'organization_name'] },
+    extraClientMetadata: {
+      properties: ['introspection', 'first_party', 'profile', 'organization_id', 'organization_name'],
+    },
     pkce: { required: (_context, client) => client['profile'] !== 'oidc-certification' },
     rotateRefreshToken: true,
     // A refresh token without offline_access dies with the session; with it, it outlives a sign-out.
-    issueRefreshToken: async (_context, client, code) => client.grantTypeAllowed('refresh_token') && code.kind === 'AuthorizationCode',
+    issueRefreshToken: async (_context, client, code) =>
+      client.grantTypeAllowed('refresh_token') && code.kind === 'AuthorizationCode',
     expiresWithSession: async (_context, token) => !token.scopes.has('offline_access'),
     findAccount: async (_context, id) => {
       const account = await parts.accounts.findActive(id)
@@ -143,7 +147,11 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
       dPoP: { enabled: false },
       pushedAuthorizationRequests: { enabled: false },
       resourceIndicators: { enabled: false },
-      rpInitiatedLogout: { enabled: true, logoutSource: parts.pages.signOut, postLogoutSuccessSource: parts.pages.signedOut },
+      rpInitiatedLogout: {
+        enabled: true,
+        logoutSource: parts.pages.signOut,
+        postLogoutSuccessSource: parts.pages.signedOut,
+      },
     },
     interactions: { policy: prompts(), url: (_context, interaction) => `/interaction/${interaction.uid}` },
     renderError: parts.pages.error,
@@ -155,10 +163,15 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
 function prompts() {
   const policy = interactionPolicy.base()
   policy.get('login')?.checks.add(
-    new interactionPolicy.Check('account_gone', 'the account of this session may not act any more', 'login_required', (context) => {
-      const { session, account } = context.oidc
-      return session?.accountId !== undefined && account === undefined
-    }),
+    new interactionPolicy.Check(
+      'account_gone',
+      'the account of this session may not act any more',
+      'login_required',
+      (context) => {
+        const { session, account } = context.oidc
+        return session?.accountId !== undefined && account === undefined
+      },
+    ),
   )
   return policy
 }
@@ -202,7 +215,10 @@ function policyOf(context: KoaContextWithOIDC | undefined) {
 }
 
 /** What introspection adds about a person's token (RFC 9470 §6 for acr and auth_time). */
-function accountClaims(context: KoaContextWithOIDC, token: { readonly kind: string }): Record<string, string | number | boolean | string[]> | undefined {
+function accountClaims(
+  context: KoaContextWithOIDC,
+  token: { readonly kind: string },
+): Record<string, string | number | boolean | string[]> | undefined {
   const account = accountOf(context)
   if (token.kind !== 'AccessToken' || !account) {
     const organizationId = context.oidc.client?.['organization_id']
@@ -228,7 +244,10 @@ async function loadExistingGrant(context: KoaContextWithOIDC, consents: Consents
     if (client['first_party'] === true) await extendFirstParty(existing, String(params?.['scope'] ?? ''))
     return existing
   }
-  const allowed = client['first_party'] === true ? String(params?.['scope'] ?? '').split(' ') : await consents.find(session.accountId, client.clientId)
+  const allowed =
+    client['first_party'] === true
+      ? String(params?.['scope'] ?? '').split(' ')
+      : await consents.find(session.accountId, client.clientId)
   if (allowed.length === 0) return undefined
   const grant = new provider.Grant({ accountId: session.accountId, clientId: client.clientId })
   grant.addOIDCScope(allowed.join(' '))
@@ -237,7 +256,10 @@ async function loadExistingGrant(context: KoaContextWithOIDC, consents: Consents
   return grant
 }
 
-async function extendFirstParty(grant: { getOIDCScope(): string; addOIDCScope(scope: string): void; save(): Promise<string> }, scope: string) {
+async function extendFirstParty(
+  grant: { getOIDCScope(): string; addOIDCScope(scope: string): void; save(): Promise<string> },
+  scope: string,
+) {
   const missing = scope.split(' ').filter((name) => !grant.getOIDCScope().split(' ').includes(name))
   if (missing.length === 0) return
   grant.addOIDCScope(missing.join(' '))
@@ -245,7 +267,11 @@ async function extendFirstParty(grant: { getOIDCScope(): string; addOIDCScope(sc
 }
 
 /** Records what the provider refuses at the authorization and token endpoints. */
-export function recordRefusals(provider: Provider, record: (event: AuditEvent) => Promise<void>, onError: (error: unknown) => void): void {
+export function recordRefusals(
+  provider: Provider,
+  record: (event: AuditEvent) => Promise<void>,
+  onError: (error: unknown) => void,
+): void {
   provider.on('authorization.error', (context, error) => {
     record({
       name: 'authorization.refused',

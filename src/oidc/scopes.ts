@@ -10,10 +10,19 @@ const texts: Readonly<Record<string, Omit<ScopeText, 'name'>>> = {
   openid: { title: 'Know who you are', text: 'Your account identifier, your organisation and your roles there.' },
   profile: { title: 'See your name', text: 'Your name as your organisation keeps it.' },
   email: { title: 'See your e-mail address', text: 'Your work address and whether it is confirmed.' },
-  offline_access: { title: 'Stay connected', text: 'Keep access when you are not using the app, until you or your organisation removes it.' },
+  offline_access: {
+    title: 'Stay connected',
+    text: 'Keep access when you are not using the app, until you or your organisation removes it.',
+  },
   introspect: { title: 'Check tokens', text: 'Ask whether an access token is still good.' },
-  'admin:read': { title: 'Read administration data', text: 'See people, settings and the audit log of your organisation, as far as your roles allow.' },
-  'admin:write': { title: 'Change administration data', text: 'Change people and settings of your organisation, as far as your roles allow.' },
+  'admin:read': {
+    title: 'Read administration data',
+    text: 'See people, settings and the audit log of your organisation, as far as your roles allow.',
+  },
+  'admin:write': {
+    title: 'Change administration data',
+    text: 'Change people and settings of your organisation, as far as your roles allow.',
+  },
 }
 
 /** The scopes in words, in the order asked. */

@@ -1,10 +1,11 @@
 // oidc_payloads in SQL. Ids are stored as SHA-256 and taken out of the payload, so that a stolen database holds no
 // token. What concurrent requests read or write in one turn of the event loop is one statement over arrays.
-import { auditInsert, auditValues } from '../audit/store.ts'
+
 import type { AuditEvent } from '../audit/events.ts'
+import { auditInsert, auditValues } from '../audit/store.ts'
 import { createBatcher } from '../db/batcher.ts'
 import { coalesce } from '../db/coalesce.ts'
-import { runIn, type Database, type Prepared, type Row, type Tx } from '../db/database.ts'
+import { type Database, type Prepared, type Row, runIn, type Tx } from '../db/database.ts'
 
 export interface PayloadRow {
   readonly model: string
@@ -46,7 +47,8 @@ const saveText = `with saved as (
   select count(*) from saved`
 
 const save: Prepared = { name: 'payloads_save', text: saveText }
-const columns = 'payload, consumed_at is not null as consumed, extract(epoch from now() - consumed_at)::integer as consumed_seconds_ago'
+const columns =
+  'payload, consumed_at is not null as consumed, extract(epoch from now() - consumed_at)::integer as consumed_seconds_ago'
 const unexpired = '(expires_at is null or expires_at > now())'
 const findMany: Prepared = {
   name: 'payloads_find',
@@ -80,7 +82,12 @@ export interface PayloadStore {
   findLocked(tx: Tx, lock: 'update' | 'share', model: string, idHash: string): Promise<StoredPayload | undefined>
   save(tx: Tx | undefined, row: PayloadRow, events: readonly AuditEvent[]): Promise<void>
   /** Inserts if no live row has this id; false when there is one (replay detection). */
-  insertOnce(model: string, idHash: string, payload: Record<string, unknown>, expiresInSeconds: number): Promise<boolean>
+  insertOnce(
+    model: string,
+    idHash: string,
+    payload: Record<string, unknown>,
+    expiresInSeconds: number,
+  ): Promise<boolean>
   /** Compare-and-set: true for the one caller who consumed it (D1). */
   consume(tx: Tx, model: string, idHash: string): Promise<boolean>
   destroy(tx: Tx, model: string, idHash: string): Promise<boolean>
@@ -108,7 +115,13 @@ export function createPayloadStore(database: Database): PayloadStore {
     maxWaiting: 20_000,
     async run(writes) {
       const latest = new Map(writes.map((write) => [`${write.row.model} ${write.row.idHash}`, write.row]))
-      await database.run(save, saveValues([...latest.values()], writes.flatMap((write) => write.events)))
+      await database.run(
+        save,
+        saveValues(
+          [...latest.values()],
+          writes.flatMap((write) => write.events),
+        ),
+      )
       return writes.map(() => undefined)
     },
   })
@@ -137,11 +150,19 @@ export function createPayloadStore(database: Database): PayloadStore {
       return result.numUpdatedRows === 1n
     },
     async destroy(tx, model, idHash) {
-      const result = await tx.deleteFrom('oidc_payloads').where('model', '=', model).where('id_hash', '=', idHash).executeTakeFirst()
+      const result = await tx
+        .deleteFrom('oidc_payloads')
+        .where('model', '=', model)
+        .where('id_hash', '=', idHash)
+        .executeTakeFirst()
       return result.numDeletedRows === 1n
     },
     async revokeByGrantId(tx, model, grantId) {
-      const result = await tx.deleteFrom('oidc_payloads').where('model', '=', model).where('grant_id', '=', grantId).executeTakeFirst()
+      const result = await tx
+        .deleteFrom('oidc_payloads')
+        .where('model', '=', model)
+        .where('grant_id', '=', grantId)
+        .executeTakeFirst()
       return Number(result.numDeletedRows)
     },
     clean: async (limit) => (await database.run(clean, [limit])).length,

@@ -16,7 +16,11 @@ export const policySchema = z.strictObject({
     .partial()
     .optional(),
   mfa: z.enum(['off', 'optional', 'required']).optional(),
-  loginMethods: z.array(z.enum(['password', 'magic_link'])).min(1).max(2).optional(),
+  loginMethods: z
+    .array(z.enum(['password', 'magic_link']))
+    .min(1)
+    .max(2)
+    .optional(),
   password: z
     .strictObject({
       profile: z.enum(['hipaa', 'nist-800-63b-4', 'pci-4.0.1', 'custom']),
@@ -27,9 +31,18 @@ export const policySchema = z.strictObject({
     })
     .partial()
     .optional(),
-  tokens: z.strictObject({ accessTokenTtl: seconds(3_600), refreshTokenTtl: seconds(yearSeconds) }).partial().optional(),
-  network: z.strictObject({ allowedCidrs: z.array(z.union([z.cidrv4(), z.cidrv6()])).max(200) }).partial().optional(),
-  audit: z.strictObject({ retentionDays: z.number().int().min(1).max(36_500) }).partial().optional(),
+  tokens: z
+    .strictObject({ accessTokenTtl: seconds(3_600), refreshTokenTtl: seconds(yearSeconds) })
+    .partial()
+    .optional(),
+  network: z
+    .strictObject({ allowedCidrs: z.array(z.union([z.cidrv4(), z.cidrv6()])).max(200) })
+    .partial()
+    .optional(),
+  audit: z
+    .strictObject({ retentionDays: z.number().int().min(1).max(36_500) })
+    .partial()
+    .optional(),
   signup: z.enum(['closed', 'invite', 'open']).optional(),
 })
 
@@ -37,10 +50,22 @@ export const policySchema = z.strictObject({
 export type PolicyInput = z.output<typeof policySchema>
 
 export interface Policy {
-  readonly session: Readonly<{ idleTimeout: number; absoluteLifetime: number; updateAge: number; extendOnActivity: boolean; maxConcurrent: number | null }>
+  readonly session: Readonly<{
+    idleTimeout: number
+    absoluteLifetime: number
+    updateAge: number
+    extendOnActivity: boolean
+    maxConcurrent: number | null
+  }>
   readonly mfa: 'off' | 'optional' | 'required'
   readonly loginMethods: readonly ('password' | 'magic_link')[]
-  readonly password: Readonly<{ profile: string; minLength: number; requireComplexity: boolean; historyCount: number; maxAgeDays: number | null }>
+  readonly password: Readonly<{
+    profile: string
+    minLength: number
+    requireComplexity: boolean
+    historyCount: number
+    maxAgeDays: number | null
+  }>
   readonly tokens: Readonly<{ accessTokenTtl: number; refreshTokenTtl: number }>
   readonly network: Readonly<{ allowedCidrs: readonly string[] }>
   readonly audit: Readonly<{ retentionDays: number }>
@@ -57,7 +82,13 @@ export interface Platform {
   readonly enable: Readonly<{ password: boolean; magicLinks: boolean; secondFactor: boolean; signup: boolean }>
 }
 
-const hipaaFloor = { idleTimeoutSeconds: 3_600, absoluteLifetimeSeconds: 86_400, auditRetentionDays: 2_190, passwordLength: 12, passwordLengthWithMfa: 8 }
+const hipaaFloor = {
+  idleTimeoutSeconds: 3_600,
+  absoluteLifetimeSeconds: 86_400,
+  auditRetentionDays: 2_190,
+  passwordLength: 12,
+  passwordLengthWithMfa: 8,
+}
 
 function defaults(platform: Platform): Policy {
   return {
@@ -118,7 +149,9 @@ export function effectivePolicy(input: PolicyInput, platform: Platform): Policy 
 }
 
 function floored(policy: Policy, platform: Platform): Policy {
-  const offered = policy.loginMethods.filter((method) => (method === 'password' ? platform.enable.password : platform.enable.magicLinks))
+  const offered = policy.loginMethods.filter((method) =>
+    method === 'password' ? platform.enable.password : platform.enable.magicLinks,
+  )
   const session = platform.hipaaMode
     ? {
         ...policy.session,
@@ -132,7 +165,11 @@ function floored(policy: Policy, platform: Platform): Policy {
     mfa: platform.requireMfa ? 'required' : policy.mfa,
     loginMethods: offered,
     signup: platform.enable.signup ? policy.signup : 'closed',
-    audit: { retentionDays: platform.hipaaMode ? Math.max(policy.audit.retentionDays, hipaaFloor.auditRetentionDays) : policy.audit.retentionDays },
+    audit: {
+      retentionDays: platform.hipaaMode
+        ? Math.max(policy.audit.retentionDays, hipaaFloor.auditRetentionDays)
+        : policy.audit.retentionDays,
+    },
   }
 }
 

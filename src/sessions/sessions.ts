@@ -1,9 +1,10 @@
 // Sessions: the provider's Session and ours are one row: who, which organisation, where from, since when, both limits,
 // and how it ended. Limits are columns that every read compares with the database's clock, never a ttl alone (D3).
-import { auditInsert, auditParameterCount, auditValues } from '../audit/store.ts'
+
 import type { AuditEvent } from '../audit/events.ts'
+import { auditInsert, auditParameterCount, auditValues } from '../audit/store.ts'
 import { coalesce } from '../db/coalesce.ts'
-import { runIn, type Database, type Prepared, type Row, type Tx } from '../db/database.ts'
+import { type Database, type Prepared, type Row, runIn, type Tx } from '../db/database.ts'
 import type { SessionLimits } from './policy.ts'
 
 export interface SessionRow {
@@ -72,9 +73,16 @@ export interface Sessions {
   /** Writes the row and the events that go with it in one statement. */
   save(tx: Tx | undefined, row: SessionRow, events: readonly AuditEvent[]): Promise<void>
   /** Ends the session with this id. Returns what was ended, or undefined when it had ended already. */
-  end(tx: Tx, idHash: string, reason: string): Promise<{ uid: string; accountId: string | undefined; organizationId: string | undefined } | undefined>
+  end(
+    tx: Tx,
+    idHash: string,
+    reason: string,
+  ): Promise<{ uid: string; accountId: string | undefined; organizationId: string | undefined } | undefined>
   /** Marks sessions past a limit as ended, at most `limit` of them; returns what it ended, for the audit log. */
-  sweep(tx: Tx, limit: number): Promise<{ uid: string; accountId: string | undefined; organizationId: string | undefined; reason: string }[]>
+  sweep(
+    tx: Tx,
+    limit: number,
+  ): Promise<{ uid: string; accountId: string | undefined; organizationId: string | undefined; reason: string }[]>
 }
 
 export function createSessions(database: Database): Sessions {
@@ -114,7 +122,13 @@ export function createSessions(database: Database): Sessions {
         .where('ended_at', 'is', null)
         .returning(['uid', 'account_id', 'organization_id'])
         .executeTakeFirst()
-      return row && { uid: row.uid, accountId: row.account_id ?? undefined, organizationId: row.organization_id ?? undefined }
+      return (
+        row && {
+          uid: row.uid,
+          accountId: row.account_id ?? undefined,
+          organizationId: row.organization_id ?? undefined,
+        }
+      )
     },
     async sweep(tx, limit) {
       const rows = await runIn(tx, sweepStatement, [limit])

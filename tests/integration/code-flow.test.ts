@@ -30,17 +30,34 @@ describe.each(databaseKinds)('code flow on %s', (kind) => {
 
   it('answers userinfo and introspection with the claims of the contract', async () => {
     const tokens = await obtainTokens(server, 'first')
-    const userinfo = await fetch(`${server.issuer}/oauth/userinfo`, { headers: { authorization: `Bearer ${tokens.access_token}` } })
-    expect(await userinfo.json()).toMatchObject({ email: 'lee@mercy.example', name: 'Dr Lee', org_slug: 'mercy', roles: ['member', 'physician'] })
+    const userinfo = await fetch(`${server.issuer}/oauth/userinfo`, {
+      headers: { authorization: `Bearer ${tokens.access_token}` },
+    })
+    expect(await userinfo.json()).toMatchObject({
+      email: 'lee@mercy.example',
+      name: 'Dr Lee',
+      org_slug: 'mercy',
+      roles: ['member', 'physician'],
+    })
     const answer = await introspect(server, tokens.access_token)
-    expect(answer).toMatchObject({ active: true, client_id: 'first', org_slug: 'mercy', roles: ['member', 'physician'], acr: 'urn:mlpipes:acr:password', iss: server.issuer })
+    expect(answer).toMatchObject({
+      active: true,
+      client_id: 'first',
+      org_slug: 'mercy',
+      roles: ['member', 'physician'],
+      acr: 'urn:mlpipes:acr:password',
+      iss: server.issuer,
+    })
     expect(answer['auth_time']).toBeTypeOf('number')
     expect(answer['sid']).toBeTypeOf('string')
   })
 
   it('rotates refresh tokens', async () => {
     const tokens = await obtainTokens(server, 'first')
-    const refreshed = await post(server, '/oauth/token', 'first', { grant_type: 'refresh_token', refresh_token: tokens.refresh_token ?? '' })
+    const refreshed = await post(server, '/oauth/token', 'first', {
+      grant_type: 'refresh_token',
+      refresh_token: tokens.refresh_token ?? '',
+    })
     expect(refreshed.status).toBe(200)
     expect(refreshed.body['refresh_token']).not.toBe(tokens.refresh_token)
     expect((await introspect(server, String(refreshed.body['access_token'])))['active']).toBe(true)
@@ -49,18 +66,36 @@ describe.each(databaseKinds)('code flow on %s', (kind) => {
   it('ends tokens of the session at sign-out', async () => {
     const tokens = await obtainTokens(server, 'first')
     const { browser } = tokens
-    const page = await browser.follow(await browser.request(`/oauth/logout?id_token_hint=${tokens.id_token}&post_logout_redirect_uri=http://localhost:9/`))
+    const page = await browser.follow(
+      await browser.request(
+        `/oauth/logout?id_token_hint=${tokens.id_token}&post_logout_redirect_uri=http://localhost:9/`,
+      ),
+    )
     expect(page.text).toContain('Sign out')
     const done = await browser.submit(page, '/oauth/logout/confirm', {})
     expect(done.url).toBe('http://localhost:9/')
     expect(await introspect(server, tokens.access_token)).toEqual({ active: false })
-    const refused = await post(server, '/oauth/token', 'first', { grant_type: 'refresh_token', refresh_token: tokens.refresh_token ?? '' })
+    const refused = await post(server, '/oauth/token', 'first', {
+      grant_type: 'refresh_token',
+      refresh_token: tokens.refresh_token ?? '',
+    })
     expect(refused.body['error']).toBe('invalid_grant')
   })
 
   it('wrote all of it into the audit log, without a secret', async () => {
     const names = new Set((await server.audit()).map((event) => event.name))
-    for (const name of ['login.succeeded', 'session.created', 'consent.granted', 'token.issued', 'token.refreshed', 'token.revoked', 'logout.succeeded', 'account.created', 'client.created', 'keys.created']) {
+    for (const name of [
+      'login.succeeded',
+      'session.created',
+      'consent.granted',
+      'token.issued',
+      'token.refreshed',
+      'token.revoked',
+      'logout.succeeded',
+      'account.created',
+      'client.created',
+      'keys.created',
+    ]) {
       expect(names, name).toContain(name)
     }
     const created = (await server.audit('session.created'))[0]

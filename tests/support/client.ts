@@ -27,9 +27,19 @@ export class Browser {
     this.#server = server
   }
 
-  async request(path: string, init: { method?: string; form?: Record<string, string>; headers?: Record<string, string> } = {}): Promise<Answer> {
+  async request(
+    path: string,
+    init: { method?: string; form?: Record<string, string>; headers?: Record<string, string> } = {},
+  ): Promise<Answer> {
     const url = new URL(path, this.#server.issuer)
-    const cookie = this.cookies.filter((entry) => url.pathname === entry.path || url.pathname.startsWith(entry.path.endsWith('/') ? entry.path : `${entry.path}/`)).map((entry) => `${entry.name}=${entry.value}`).join('; ')
+    const cookie = this.cookies
+      .filter(
+        (entry) =>
+          url.pathname === entry.path ||
+          url.pathname.startsWith(entry.path.endsWith('/') ? entry.path : `${entry.path}/`),
+      )
+      .map((entry) => `${entry.name}=${entry.value}`)
+      .join('; ')
     const response = await fetch(url, {
       method: init.method ?? (init.form ? 'POST' : 'GET'),
       redirect: 'manual',
@@ -64,8 +74,11 @@ export class Browser {
 
   /** Submits the form with this action suffix on a page, with its hidden fields and these values. */
   async submit(page: Answer, actionSuffix: string, values: Record<string, string>): Promise<Answer> {
-    const form = [...page.text.matchAll(/<form[^>]*action="([^"]+)"[^>]*>([\s\S]*?)<\/form>/g)].find((match) => match[1]?.endsWith(actionSuffix))
-    if (!form?.[1]) throw new Error(`no form for ${actionSuffix} on ${page.url} (${page.status}): ${page.text.slice(0, 300)}`)
+    const form = [...page.text.matchAll(/<form[^>]*action="([^"]+)"[^>]*>([\s\S]*?)<\/form>/g)].find((match) =>
+      match[1]?.endsWith(actionSuffix),
+    )
+    if (!form?.[1])
+      throw new Error(`no form for ${actionSuffix} on ${page.url} (${page.status}): ${page.text.slice(0, 300)}`)
     const hidden = [...(form[2] ?? '').matchAll(/<input[^>]*type="hidden"[^>]*>/g)].map((match) => {
       const name = /name="([^"]*)"/.exec(match[0])?.[1] ?? ''
       const value = /value="([^"]*)"/.exec(match[0])?.[1] ?? ''
@@ -80,7 +93,11 @@ export interface Authorization {
   readonly verifier: string
 }
 
-export function authorizationUrl(server: TestServer, clientId: string, extra: Record<string, string | undefined> = {}): Authorization {
+export function authorizationUrl(
+  server: TestServer,
+  clientId: string,
+  extra: Record<string, string | undefined> = {},
+): Authorization {
   const verifier = randomBytes(32).toString('base64url')
   const parameters = {
     client_id: clientId,
@@ -98,7 +115,13 @@ export function authorizationUrl(server: TestServer, clientId: string, extra: Re
 }
 
 /** Signs in with a password and allows the client if asked; returns where the browser ended up. */
-export async function signIn(server: TestServer, browser: Browser, authorization: Authorization, email = 'lee@mercy.example', secret = password): Promise<Answer> {
+export async function signIn(
+  server: TestServer,
+  browser: Browser,
+  authorization: Authorization,
+  email = 'lee@mercy.example',
+  secret = password,
+): Promise<Answer> {
   let page = await browser.follow(await browser.request(authorization.url))
   if (page.text.includes('/password"')) page = await browser.submit(page, '/password', { email, password: secret })
   if (page.text.includes('/consent"')) page = await browser.submit(page, '/consent', { decision: 'allow' })
@@ -112,7 +135,13 @@ export interface Tokens {
 }
 
 /** A form POST to an endpoint with HTTP Basic client authentication, or with client_id alone for a public client. */
-export async function post(server: TestServer, path: string, clientId: string, form: Record<string, string>, headers: Record<string, string> = {}): Promise<Tokens> {
+export async function post(
+  server: TestServer,
+  path: string,
+  clientId: string,
+  form: Record<string, string>,
+  headers: Record<string, string> = {},
+): Promise<Tokens> {
   const isPublic = clientId === 'spa'
   const response = await fetch(new URL(path, server.issuer), {
     method: 'POST',
@@ -128,7 +157,13 @@ export function basic(clientId: string, secret = secretOf(clientId)): string {
 }
 
 /** The whole code flow; throws when no code comes back. */
-export async function obtainCode(server: TestServer, clientId: string, extra: Record<string, string | undefined> = {}, browser = new Browser(server), email?: string) {
+export async function obtainCode(
+  server: TestServer,
+  clientId: string,
+  extra: Record<string, string | undefined> = {},
+  browser = new Browser(server),
+  email?: string,
+) {
   const authorization = authorizationUrl(server, clientId, extra)
   const landing = await signIn(server, browser, authorization, email)
   const code = new URL(landing.url).searchParams.get('code')
@@ -136,7 +171,12 @@ export async function obtainCode(server: TestServer, clientId: string, extra: Re
   return { code, verifier: authorization.verifier, browser, landing: new URL(landing.url) }
 }
 
-export function redeem(server: TestServer, clientId: string, code: string, verifier: string | undefined): Promise<Tokens> {
+export function redeem(
+  server: TestServer,
+  clientId: string,
+  code: string,
+  verifier: string | undefined,
+): Promise<Tokens> {
   return post(server, '/oauth/token', clientId, {
     grant_type: 'authorization_code',
     code,
@@ -145,11 +185,22 @@ export function redeem(server: TestServer, clientId: string, code: string, verif
   })
 }
 
-export async function obtainTokens(server: TestServer, clientId: string, extra: Record<string, string | undefined> = {}, browser?: Browser) {
+export async function obtainTokens(
+  server: TestServer,
+  clientId: string,
+  extra: Record<string, string | undefined> = {},
+  browser?: Browser,
+) {
   const { code, verifier, browser: used } = await obtainCode(server, clientId, extra, browser)
   const tokens = await redeem(server, clientId, code, verifier)
   if (tokens.status !== 200) throw new Error(`no tokens: ${tokens.status} ${JSON.stringify(tokens.body)}`)
-  return { ...tokens.body, browser: used } as { access_token: string; refresh_token?: string; id_token: string; scope: string; browser: Browser }
+  return { ...tokens.body, browser: used } as {
+    access_token: string
+    refresh_token?: string
+    id_token: string
+    scope: string
+    browser: Browser
+  }
 }
 
 export async function introspect(server: TestServer, token: string, caller = 'api'): Promise<Record<string, unknown>> {

@@ -3,7 +3,17 @@
 // spawning with another uid needs none.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { accessSync, chmodSync, chownSync, constants, cpSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
+import {
+  accessSync,
+  chmodSync,
+  chownSync,
+  constants,
+  cpSync,
+  mkdtempSync,
+  readdirSync,
+  rmSync,
+  statSync,
+} from 'node:fs'
 import { createRequire } from 'node:module'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
@@ -58,7 +68,12 @@ export async function startPostgres(): Promise<TestPostgres> {
   }
   for (const name of readdirSync(join(native, 'bin'))) makeExecutable(join(native, 'bin', name))
   const data = join(home, 'data')
-  await run(join(native, 'bin', 'initdb'), ['-D', data, '-U', 'postgres', '--auth=trust', '--encoding=UTF8', '--locale=C', '--no-sync'], home, identity)
+  await run(
+    join(native, 'bin', 'initdb'),
+    ['-D', data, '-U', 'postgres', '--auth=trust', '--encoding=UTF8', '--locale=C', '--no-sync'],
+    home,
+    identity,
+  )
   const port = await freePort()
   let child = await launch(native, data, port, home, identity)
   const stop = async (signal: NodeJS.Signals) => {
@@ -96,9 +111,27 @@ function makeExecutable(file: string): void {
   }
 }
 
-async function launch(native: string, data: string, port: number, home: string, identity: Identity): Promise<ChildProcess> {
-  const settings = ['fsync=off', 'full_page_writes=off', 'max_connections=200', 'unix_socket_directories=', 'listen_addresses=127.0.0.1', 'max_prepared_transactions=0', 'log_min_messages=fatal']
-  const child = spawn(join(native, 'bin', 'postgres'), ['-D', data, '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])], { cwd: home, stdio: ['ignore', 'ignore', 'pipe'], ...identity })
+async function launch(
+  native: string,
+  data: string,
+  port: number,
+  home: string,
+  identity: Identity,
+): Promise<ChildProcess> {
+  const settings = [
+    'fsync=off',
+    'full_page_writes=off',
+    'max_connections=200',
+    'unix_socket_directories=',
+    'listen_addresses=127.0.0.1',
+    'max_prepared_transactions=0',
+    'log_min_messages=fatal',
+  ]
+  const child = spawn(
+    join(native, 'bin', 'postgres'),
+    ['-D', data, '-p', String(port), ...settings.flatMap((setting) => ['-c', setting])],
+    { cwd: home, stdio: ['ignore', 'ignore', 'pipe'], ...identity },
+  )
   let errors = ''
   child.stderr.on('data', (chunk: Buffer) => {
     errors = (errors + chunk.toString()).slice(-4_000)
@@ -113,7 +146,13 @@ async function launch(native: string, data: string, port: number, home: string, 
 }
 
 async function answers(port: number): Promise<boolean> {
-  const client = new pg.Client({ host: '127.0.0.1', port, user: 'postgres', database: 'postgres', connectionTimeoutMillis: 2_000 })
+  const client = new pg.Client({
+    host: '127.0.0.1',
+    port,
+    user: 'postgres',
+    database: 'postgres',
+    connectionTimeoutMillis: 2_000,
+  })
   client.on('error', () => undefined)
   try {
     await client.connect()
@@ -146,7 +185,11 @@ export async function createDatabase(adminUrl: string): Promise<{ name: string; 
   try {
     // Several test files may do this at once; role names are the cluster's.
     await admin.query(`select pg_advisory_lock(4711)`)
-    for (const [role, options] of [['mlpipes_auth_app', 'nologin'], ['auth_owner', 'login createrole'], ['auth_login', 'login']] as const) {
+    for (const [role, options] of [
+      ['mlpipes_auth_app', 'nologin'],
+      ['auth_owner', 'login createrole'],
+      ['auth_login', 'login'],
+    ] as const) {
       const { rowCount } = await admin.query('select from pg_roles where rolname = $1', [role])
       if (rowCount === 0) await admin.query(`create role ${role} ${options}`)
     }

@@ -1,14 +1,14 @@
 // A real server on a real database for one test file: on PGlite in memory, or on a fresh PostgreSQL database.
 import pino from 'pino'
 import { inject } from 'vitest'
-import { apply, type ApplyInput } from '../../src/apply/apply.ts'
+import { type ApplyInput, apply } from '../../src/apply/apply.ts'
 import { listAudit } from '../../src/audit/audit.ts'
 import { parseConfig } from '../../src/config.ts'
 import { createPasswords } from '../../src/credentials/password.ts'
 import { createSecrets } from '../../src/crypto/secrets.ts'
-import { openPglite, openPostgres, type Database } from '../../src/db/database.ts'
+import { type Database, openPglite, openPostgres } from '../../src/db/database.ts'
 import { migrate } from '../../src/db/migrate.ts'
-import { createServer, type AuthServer } from '../../src/server.ts'
+import { type AuthServer, createServer } from '../../src/server.ts'
 import { freePort } from './free-port.ts'
 import { createDatabase } from './postgres.ts'
 
@@ -27,9 +27,30 @@ export const people: ApplyInput = {
     { slug: 'hope', name: 'Hope Clinic' },
   ],
   accounts: [
-    { email: 'ada@mercy.example', name: 'Ada Moreno', password, organization: 'mercy', roles: ['org_admin'], emailVerified: true },
-    { email: 'lee@mercy.example', name: 'Dr Lee', password, organization: 'mercy', roles: ['member', 'physician'], emailVerified: true },
-    { email: 'totp@mercy.example', name: 'Toni Otp', password, organization: 'mercy', totpSecret: 'JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP', emailVerified: true },
+    {
+      email: 'ada@mercy.example',
+      name: 'Ada Moreno',
+      password,
+      organization: 'mercy',
+      roles: ['org_admin'],
+      emailVerified: true,
+    },
+    {
+      email: 'lee@mercy.example',
+      name: 'Dr Lee',
+      password,
+      organization: 'mercy',
+      roles: ['member', 'physician'],
+      emailVerified: true,
+    },
+    {
+      email: 'totp@mercy.example',
+      name: 'Toni Otp',
+      password,
+      organization: 'mercy',
+      totpSecret: 'JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP',
+      emailVerified: true,
+    },
     { email: 'gone@mercy.example', name: 'Gone Person', password, organization: 'mercy', disabled: true },
     { email: 'nopass@mercy.example', name: 'No Password', organization: 'mercy' },
     { email: 'hugo@hope.example', name: 'Hugo Hope', password, organization: 'hope' },
@@ -80,9 +101,32 @@ export const people: ApplyInput = {
       scope: 'openid profile',
       first_party: true,
     },
-    { client_id: 'api', client_secret: 'api-secret-0123456789', client_name: 'Mercy API', organization: 'mercy', grant_types: ['client_credentials'], scope: 'openid', introspection: 'organization' },
-    { client_id: 'nosy', client_secret: 'nosy-secret-0123456789', client_name: 'Nosy', organization: 'mercy', grant_types: ['client_credentials'], scope: 'openid' },
-    { client_id: 'foreign', client_secret: 'foreign-secret-0123456789', client_name: 'Hope API', organization: 'hope', grant_types: ['client_credentials'], scope: 'openid', introspection: 'organization' },
+    {
+      client_id: 'api',
+      client_secret: 'api-secret-0123456789',
+      client_name: 'Mercy API',
+      organization: 'mercy',
+      grant_types: ['client_credentials'],
+      scope: 'openid',
+      introspection: 'organization',
+    },
+    {
+      client_id: 'nosy',
+      client_secret: 'nosy-secret-0123456789',
+      client_name: 'Nosy',
+      organization: 'mercy',
+      grant_types: ['client_credentials'],
+      scope: 'openid',
+    },
+    {
+      client_id: 'foreign',
+      client_secret: 'foreign-secret-0123456789',
+      client_name: 'Hope API',
+      organization: 'hope',
+      grant_types: ['client_credentials'],
+      scope: 'openid',
+      introspection: 'organization',
+    },
   ],
 }
 
@@ -118,7 +162,11 @@ export async function startServer(kind: DatabaseKind, options: TestServerOptions
   const issuer = options.share?.issuer ?? `http://localhost:${port}`
   const logs: string[] = []
   const logger = pino({ level: 'debug' }, { write: (line: string) => void logs.push(line) })
-  const opened = options.share?.appUrl ? { appUrl: options.share.appUrl, ownerUrl: options.share.ownerUrl } : kind === 'postgres' ? await freshPostgres() : undefined
+  const opened = options.share?.appUrl
+    ? { appUrl: options.share.appUrl, ownerUrl: options.share.ownerUrl }
+    : kind === 'postgres'
+      ? await freshPostgres()
+      : undefined
   const database = opened
     ? openPostgres({
         url: options.wrapUrl?.(opened.appUrl) ?? opened.appUrl,
@@ -129,9 +177,21 @@ export async function startServer(kind: DatabaseKind, options: TestServerOptions
     : await freshPglite()
   const config = parseConfig({ NODE_ENV: 'test', MLPIPES_AUTH_URL: issuer, ...options.environment })
   const clock: TestServer['clock'] = { now: undefined }
-  const parts = { db: database.kysely, secrets: createSecrets(testSecret), passwords: await createPasswords(cheapHash), platform: config }
+  const parts = {
+    db: database.kysely,
+    secrets: createSecrets(testSecret),
+    passwords: await createPasswords(cheapHash),
+    platform: config,
+  }
   if (!options.share) await apply(parts, options.seed ?? people)
-  const server = await createServer({ config, secret: testSecret, database, logger, hashCost: cheapHash, now: () => clock.now ?? new Date() })
+  const server = await createServer({
+    config,
+    secret: testSecret,
+    database,
+    logger,
+    hashCost: cheapHash,
+    now: () => clock.now ?? new Date(),
+  })
   await server.app.listen({ host: '127.0.0.1', port })
   return {
     issuer,

@@ -1,0 +1,61 @@
+// A real Chromium out of an npm package, driven by playwright-core.
+import { mkdirSync } from 'node:fs'
+import { readFile } from 'node:fs/promises'
+import { createRequire } from 'node:module'
+import chromium from '@sparticuz/chromium'
+import { type Browser, type BrowserContextOptions, type Page, chromium as playwright } from 'playwright-core'
+
+// Not the package's own arguments: those are for functions in a cloud and turn web security off.
+const args = [
+  '--no-sandbox',
+  '--disable-gpu',
+  '--disable-background-networking',
+  '--disable-component-update',
+  '--disable-sync',
+  '--no-first-run',
+  '--disable-quic',
+]
+
+export async function launchBrowser(): Promise<Browser> {
+  return playwright.launch({ executablePath: await chromium.executablePath(), args, headless: true, timeout: 60_000 })
+}
+
+export interface WatchedPage {
+  readonly page: Page
+  /** Console errors, page errors and CSP violations so far. */
+  readonly complaints: string[]
+  close(): Promise<void>
+}
+
+export async function newPage(browser: Browser, options: BrowserContextOptions = {}): Promise<WatchedPage> {
+  const context = await browser.newContext(options)
+  const page = await context.newPage()
+  page.setDefaultTimeout(10_000)
+  const complaints: string[] = []
+  page.on('console', (message) => {
+    // A refused form answers 401 or 429 on purpose, which Chromium also reports here.
+    if (message.type() === 'error' && !/status of (400|401|404|409|429)/.test(message.text()))
+      complaints.push(message.text())
+  })
+  page.on('pageerror', (error) => complaints.push(error.message))
+  return { page, complaints, close: () => context.close() }
+}
+
+const axePath = createRequire(import.meta.url).resolve('axe-core/axe.min.js')
+
+/** Ids of what axe-core finds wrong on the page, with the elements. */
+export async function axe(page: Page): Promise<string[]> {
+  // Evaluated by the debugger protocol, which the page's own policy does not govern.
+  await page.evaluate(await readFile(axePath, 'utf8'))
+  const found = await page.evaluate(
+    'axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"] })',
+  )
+  const { violations } = found as { violations: { id: string; nodes: { html: string }[] }[] }
+  return violations.map((violation) => `${violation.id}: ${violation.nodes.map((node) => node.html).join(' | ')}`)
+}
+
+/** Keeps a picture of the page under test-results/. */
+export async function shot(page: Page, name: string): Promise<void> {
+  mkdirSync('test-results', { recursive: true })
+  await page.screenshot({ path: `test-results/${name}.png`, fullPage: true })
+}

@@ -85,6 +85,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
       issuer,
       payloads,
       provider: live.current,
+      documents: live.documents,
       newId: () => randomBytes(32).toString('base64url'),
     }),
   )

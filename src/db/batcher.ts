@@ -42,8 +42,12 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
     options
       .run(batch.map((entry) => entry.item))
       .then(
-        (results) => batch.forEach((entry, index) => entry.resolve(results[index] as Result)),
-        (reason: unknown) => batch.forEach((entry) => entry.reject(reason)),
+        (results) => {
+          for (const [index, entry] of batch.entries()) entry.resolve(results[index] as Result)
+        },
+        (reason: unknown) => {
+          for (const entry of batch) entry.reject(reason)
+        },
       )
       .finally(() => {
         inFlight -= 1

@@ -72,17 +72,15 @@ export function sendRefusal(
   reply.code(refusal.status).header('cache-control', 'no-store')
   if (refusal.retryAfterSeconds !== undefined) reply.header('retry-after', String(refusal.retryAfterSeconds))
   if (wantsJson(request)) {
-    return reply
-      .type('application/problem+json')
-      .send(
-        JSON.stringify({
-          type: 'about:blank',
-          title: refusal.heading,
-          status: refusal.status,
-          detail: refusal.message,
-          instance: request.id,
-        }),
-      )
+    return reply.type('application/problem+json').send(
+      JSON.stringify({
+        type: 'about:blank',
+        title: refusal.heading,
+        status: refusal.status,
+        detail: refusal.message,
+        instance: request.id,
+      }),
+    )
   }
   return reply
     .type('text/html; charset=utf-8')

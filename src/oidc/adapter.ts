@@ -4,7 +4,7 @@ import { type Adapter, type AdapterPayload, errors, type KoaContextWithOIDC, Pro
 import type { Accounts } from '../accounts/accounts.ts'
 import { appendAudit } from '../audit/audit.ts'
 import type { Actor, AuditEvent } from '../audit/events.ts'
-import type { Clients } from '../clients/clients.ts'
+import { type Clients, isClientId } from '../clients/clients.ts'
 import { sha256 } from '../crypto/secrets.ts'
 import type { Db } from '../db/database.ts'
 import { hasScope, inRequestTransaction, withOpenTransaction } from '../db/transaction.ts'
@@ -190,7 +190,8 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
 function clientAdapter({ clients }: AdapterParts): Adapter {
   const refuse = () => Promise.reject(new TypeError('clients are written by registration and apply'))
   return {
-    find: (id) => clients.findMetadata(id),
+    // A text that cannot be a client id never reaches the database, which would choke on a NUL (D9).
+    find: (id) => (isClientId(id) ? clients.findMetadata(id) : Promise.resolve(undefined)),
     upsert: refuse,
     destroy: refuse,
     consume: refuse,

@@ -2,6 +2,7 @@
 // seconds. Requests that are under way finish on the one they began with.
 import type { FastifyBaseLogger } from 'fastify'
 import type { Provider } from 'oidc-provider'
+import { type Documents, renderDocuments } from './documents.ts'
 import type { Keys } from './keys.ts'
 import { createProvider, type ProviderParts, recordRefusals } from './provider.ts'
 
@@ -9,6 +10,8 @@ export const keyPollMs = 5_000
 
 export interface LiveProvider {
   current(): Provider
+  /** Discovery and JWKS of that provider, by path. */
+  documents(): Documents
   /** Looks at the keys now; builds a new provider if they changed. */
   refresh(): Promise<void>
   stop(): void
@@ -27,10 +30,13 @@ export async function startLiveProvider(
   const first = await keys.load()
   let version = first.version
   let provider = build(first.jwks)
+  let documents = await renderDocuments(provider)
   const refresh = async () => {
     const loaded = await keys.load()
     if (loaded.version === version) return
-    provider = build(loaded.jwks)
+    const next = build(loaded.jwks)
+    documents = await renderDocuments(next)
+    provider = next
     version = loaded.version
     log.info('signing keys changed')
   }
@@ -40,5 +46,5 @@ export async function startLiveProvider(
     keyPollMs,
   )
   timer.unref()
-  return { current: () => provider, refresh, stop: () => clearInterval(timer) }
+  return { current: () => provider, documents: () => documents, refresh, stop: () => clearInterval(timer) }
 }

@@ -2,6 +2,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Provider } from 'oidc-provider'
 import { sha256 } from '../crypto/secrets.ts'
+import { type Documents, documentMaxAgeSeconds, documentPaths } from './documents.ts'
 import { authorizePath } from './provider.ts'
 import type { PayloadStore } from './store.ts'
 
@@ -13,6 +14,8 @@ const maxUrlLength = 8_192
 export interface MountOptions {
   readonly issuer: string
   readonly payloads: PayloadStore
+  /** Discovery and JWKS, by path. */
+  documents(): Documents
   /** The provider of the moment: it changes when keys change. */
   provider(): Provider
   newId(): string
@@ -42,6 +45,8 @@ export async function mountProvider(app: FastifyInstance, options: MountOptions)
       return reply
         .code(413)
         .send({ error: 'invalid_request', error_description: `the request is larger than ${maxPostedBytes} bytes` })
+    if (/%00|\0/.test(body))
+      return reply.code(400).send({ error: 'invalid_request', error_description: 'the request holds a NUL character' })
     const id = options.newId()
     await options.payloads.insertOnce(postedModel, sha256(id), { parameters: body }, postedSeconds)
     return reply.redirect(`${authorizePath}?posted=${id}`, 303)
@@ -56,19 +61,27 @@ export async function mountProvider(app: FastifyInstance, options: MountOptions)
     return hand(request, reply)
   })
 
-  for (const path of ['/oauth/*', '/.well-known/openid-configuration', '/.well-known/oauth-authorization-server']) {
-    app.all(path, async (request, reply) => {
-      if ((request.raw.url ?? '').length > maxUrlLength) {
-        return reply
-          .code(414)
-          .send({
-            error: 'invalid_request',
-            error_description: `the address is longer than ${maxUrlLength} characters`,
-          })
-      }
-      return hand(request, reply)
-    })
+  for (const path of documentPaths) {
+    app.get(path, (_request, reply) =>
+      reply
+        .headers({
+          'content-type': 'application/json; charset=utf-8',
+          'cache-control': `public, max-age=${documentMaxAgeSeconds}`,
+          'access-control-allow-origin': '*',
+        })
+        .send(options.documents().get(path)),
+    )
   }
+
+  app.all('/oauth/*', async (request, reply) => {
+    if ((request.raw.url ?? '').length > maxUrlLength) {
+      return reply.code(414).send({
+        error: 'invalid_request',
+        error_description: `the address is longer than ${maxUrlLength} characters`,
+      })
+    }
+    return hand(request, reply)
+  })
 }
 
 /** Reads a form body up to the limit; undefined when it is larger. */

@@ -105,6 +105,8 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
       introspectionSigningAlgValues: [...signingAlgorithms],
       requestObjectSigningAlgValues: ['RS256', 'PS256', 'ES256'],
     },
+    // RFC 9700 §2.1: a redirect URI is always said and always compared.
+    allowOmittingSingleRegisteredRedirectUri: false,
     clockTolerance: 0,
     conformIdTokenClaims: true,
     extraClientMetadata: {
@@ -143,7 +145,10 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
       claimsParameter: { enabled: true },
       clientCredentials: { enabled: true },
       introspection: { enabled: true, allowedPolicy: createIntrospectionPolicy(parts) },
-      revocation: { enabled: true },
+      revocation: {
+        enabled: true,
+        allowedPolicy: async (_context, client, token) => token.clientId === client.clientId,
+      },
       dPoP: { enabled: false },
       pushedAuthorizationRequests: { enabled: false },
       resourceIndicators: { enabled: false },

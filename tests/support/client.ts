@@ -116,7 +116,6 @@ export function authorizationUrl(
 
 /** Signs in with a password and allows the client if asked; returns where the browser ended up. */
 export async function signIn(
-  server: TestServer,
   browser: Browser,
   authorization: Authorization,
   email = 'lee@mercy.example',
@@ -165,7 +164,7 @@ export async function obtainCode(
   email?: string,
 ) {
   const authorization = authorizationUrl(server, clientId, extra)
-  const landing = await signIn(server, browser, authorization, email)
+  const landing = await signIn(browser, authorization, email)
   const code = new URL(landing.url).searchParams.get('code')
   if (code === null) throw new Error(`no code: ${landing.status} ${landing.url} ${landing.text.slice(0, 500)}`)
   return { code, verifier: authorization.verifier, browser, landing: new URL(landing.url) }

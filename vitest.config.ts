@@ -13,7 +13,10 @@ export default defineConfig({
       { extends: true, test: { name: 'unit', include: ['tests/unit/**/*.test.ts'] } },
       {
         extends: true,
-        test: { name: 'integration', include: ['tests/{integration,conformance,security,races,faults}/**/*.test.ts'] },
+        test: {
+          name: 'integration',
+          include: ['tests/{integration,contract,conformance,security,races,faults}/**/*.test.ts'],
+        },
       },
       { extends: true, test: { name: 'e2e', include: ['tests/e2e/**/*.test.ts'] } },
     ],

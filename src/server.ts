@@ -16,6 +16,7 @@ import { createViews } from './http/views.ts'
 import { startJanitor } from './janitor.ts'
 import { createLogin } from './login/login.ts'
 import { addLoginRoutes } from './login/routes.ts'
+import { addMailboxRoutes } from './mail/mailbox.ts'
 import { createConsents } from './oidc/consents.ts'
 import { createInteractions } from './oidc/interactions.ts'
 import { createKeys } from './oidc/keys.ts'
@@ -24,6 +25,8 @@ import { mountProvider } from './oidc/mount.ts'
 import { createProtocolPages } from './oidc/pages.ts'
 import { createPayloadStore } from './oidc/store.ts'
 import { createSessions } from './sessions/sessions.ts'
+
+const idleSweepMs = 100
 
 export interface ServerOptions {
   readonly config: Config
@@ -62,8 +65,9 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   await keys.ensure()
 
   const pages = createProtocolPages(views)
+  const onFault = (error: unknown) => logger.error({ err: error }, 'the provider failed')
   const live = await startLiveProvider(
-    { issuer, secrets, db, payloads, sessions, clients, accounts, consents, pages, record },
+    { issuer, secrets, db, payloads, sessions, clients, accounts, consents, pages, record, onFault },
     keys,
     logger,
   )
@@ -79,6 +83,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
       .type('text/html; charset=utf-8')
       .send(views.render('home', { title: 'MLPipes Auth', issuer, demo: options.demo }, request.id)),
   )
+  if (!config.production) addMailboxRoutes(app, { mails: () => [], views })
   addLoginRoutes(app, { issuer, interactions, login, accounts, secrets, views })
   await app.register((scope) =>
     mountProvider(scope, {
@@ -97,7 +102,10 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
       isReady = false
       live.stop()
       await janitor.stop()
+      // A connection that was busy when closing began becomes idle later, and would be waited for until it times out.
+      const idle = setInterval(() => app.server.closeIdleConnections(), idleSweepMs)
       await app.close()
+      clearInterval(idle)
     },
   }
 }

@@ -16,9 +16,10 @@ const take: Prepared = {
       or a.failures < (select max_failures from unnest($1::text[], $2::integer[]) as w (k, max_failures) where w.k = a.key)
     returning key, failures`,
 }
-const give: Prepared = {
-  name: 'attempts_clear',
-  text: 'delete from mlpipes_auth.sign_in_attempts where key = any($1::text[])',
+const settle: Prepared = {
+  name: 'attempts_settle',
+  text: `with cleared as (delete from mlpipes_auth.sign_in_attempts where key = any($1::text[]))
+    update mlpipes_auth.sign_in_attempts set failures = greatest(failures - 1, 0) where key = any($2::text[])`,
 }
 const wait: Prepared = {
   name: 'attempts_wait',
@@ -49,7 +50,14 @@ export async function takeAttempt(database: Database, budgets: readonly Budget[]
   return { ok: false, retryAfterSeconds: Number(row?.['seconds'] ?? windowSeconds) }
 }
 
-/** Forgets the tries on these keys, after a success. */
-export async function clearAttempts(database: Database, keys: readonly string[]): Promise<void> {
-  await database.run(give, [keys])
+/**
+ * Settles a success: forgets the tries of the account, and gives its one try back to the address. A hospital's people
+ * share one address, so that only failures may count against it.
+ */
+export async function settleAttempts(
+  database: Database,
+  cleared: readonly string[],
+  returned: readonly string[],
+): Promise<void> {
+  await database.run(settle, [cleared, returned])
 }

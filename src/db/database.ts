@@ -58,6 +58,9 @@ export function openPostgres(options: PostgresOptions): Database {
       : {}),
   })
   pool.on('error', options.onIdleError)
+  // The pool listens only while a connection is idle; one that breaks between two statements of a transaction would
+  // end the process all the same.
+  pool.on('connect', (client) => client.on('error', options.onIdleError))
   const kysely = new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) })
   return {
     kind: 'postgres',

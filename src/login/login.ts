@@ -3,7 +3,7 @@ import { type Accounts, normalizeEmail, type SignInAccount } from '../accounts/a
 import { appendAudit } from '../audit/audit.ts'
 import type { Origin } from '../audit/events.ts'
 import { isPasswordShaped, type Passwords } from '../credentials/password.ts'
-import { type Budget, clearAttempts, takeAttempt } from '../credentials/throttle.ts'
+import { type Budget, settleAttempts, takeAttempt } from '../credentials/throttle.ts'
 import { findTotpMatch, spendTotpStep } from '../credentials/totp.ts'
 import { type Secrets, sha256 } from '../crypto/secrets.ts'
 import type { Database, Tx } from '../db/database.ts'
@@ -52,7 +52,7 @@ export interface LoginParts {
 }
 
 /** Tries within a quarter of an hour. */
-export const attemptLimits = { perAccount: 10, perAddress: 100, codesPerAccount: 10 } as const
+export const attemptLimits = { perAccount: 10, perAddress: 300, codesPerAccount: 10 } as const
 
 export function createLogin({ database, accounts, passwords, secrets, now }: LoginParts): Login {
   const db = database.kysely
@@ -135,12 +135,10 @@ export function createLogin({ database, accounts, passwords, secrets, now }: Log
     async submitPassword(interaction, input, origin) {
       const email = normalizeEmail(input.email)
       const identifierMac = secrets.mac('attempts', `identifier:${email}`)
-      const budgets = [
-        budget('email', email, attemptLimits.perAccount),
-        budget('address', origin.ip ?? 'unknown', attemptLimits.perAddress),
-      ]
+      const accountBudget = budget('email', email, attemptLimits.perAccount)
+      const addressBudget = budget('address', origin.ip ?? 'unknown', attemptLimits.perAddress)
       // Counted before anything is compared, so that parallel tries cannot share one count (F36).
-      const attempt = await takeAttempt(database, budgets)
+      const attempt = await takeAttempt(database, [accountBudget, addressBudget])
       if (!attempt.ok) {
         await fail({ reason: 'throttled', attempts: attemptLimits.perAccount, identifierMac }, interaction, origin)
         return { step: 'throttled', retryAfterSeconds: attempt.retryAfterSeconds }
@@ -176,7 +174,7 @@ export function createLogin({ database, accounts, passwords, secrets, now }: Log
         return advance(tx, interaction, account, before?.version ?? 0, ['pwd'], attempt.count - 1, origin)
       })
       if (step === 'stale') return { step: 'refused', reason: 'stale' }
-      await clearAttempts(database, [budgets[0]?.key ?? ''])
+      await settleAttempts(database, [accountBudget.key], [addressBudget.key])
       if (step === 'second_factor_missing') {
         await fail(
           {
@@ -232,7 +230,7 @@ export function createLogin({ database, accounts, passwords, secrets, now }: Log
         return { step: 'refused', reason: 'code_mismatch' }
       }
       if (step !== 'done') return { step: 'refused', reason: 'stale' }
-      await clearAttempts(database, [key.key])
+      await settleAttempts(database, [key.key], [])
       return { step: 'done' }
     },
   }

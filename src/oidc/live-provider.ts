@@ -24,7 +24,7 @@ export async function startLiveProvider(
 ): Promise<LiveProvider> {
   const build = (jwks: Parameters<typeof createProvider>[1]) => {
     const provider = createProvider(parts, jwks)
-    recordRefusals(provider, parts.record, (error) => log.error({ err: error }, 'the provider failed'))
+    recordRefusals(provider, parts.record, parts.onFault)
     return provider
   }
   const first = await keys.load()

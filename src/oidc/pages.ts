@@ -3,8 +3,11 @@ import type { ErrorOut, KoaContextWithOIDC } from 'oidc-provider'
 import { originOf } from '../http/origin.ts'
 import type { Views } from '../http/views.ts'
 
+/** What of a request a page needs. */
+export type PageContext = Pick<KoaContextWithOIDC, 'req' | 'type' | 'body'>
+
 export interface ProtocolPages {
-  error(context: KoaContextWithOIDC, out: ErrorOut, error: Error): void
+  error(context: PageContext, out: ErrorOut, error: Error): void
   signOut(context: KoaContextWithOIDC, form: string): void
   signedOut(context: KoaContextWithOIDC): void
 }
@@ -41,7 +44,7 @@ const errorTexts: Readonly<Record<string, ErrorText>> = {
 }
 
 export function createProtocolPages(views: Views): ProtocolPages {
-  const send = (context: KoaContextWithOIDC, name: string, data: Record<string, unknown>) => {
+  const send = (context: PageContext, name: string, data: Record<string, unknown>) => {
     context.type = 'html'
     context.body = views.render(name, { ...data }, originOf(context.req).requestId)
   }

@@ -12,6 +12,7 @@ import { originOf } from '../http/origin.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { createAdapterFactory } from './adapter.ts'
 import type { Consents } from './consents.ts'
+import { answerFaults } from './faults.ts'
 import { alwaysIncludeSid, compareClientSecretsByDigest, pinUrlsToIssuer } from './internals.ts'
 import { createIntrospectionPolicy } from './introspection.ts'
 import type { ProtocolPages } from './pages.ts'
@@ -28,6 +29,8 @@ export interface ProviderParts {
   readonly consents: Consents
   readonly pages: ProtocolPages
   record(event: AuditEvent): Promise<void>
+  /** Told of what failed on our side, for the log. */
+  onFault(error: unknown): void
 }
 
 export const authorizePath = '/oauth/authorize'
@@ -49,6 +52,7 @@ export function createProvider(parts: ProviderParts, jwks: readonly JWK[]): Prov
   pinUrlsToIssuer(provider)
   alwaysIncludeSid(provider)
   compareClientSecretsByDigest(provider, parts.secrets)
+  answerFaults(provider, parts)
   provider.use(async (context, next) => {
     const path = context.path.toLowerCase().replace(/\/$/, '')
     if (!transactionalRoutes.has(path)) return next()
@@ -287,5 +291,4 @@ export function recordRefusals(
       details: { error: error.message.slice(0, 64), detail: (error.error_description ?? '').slice(0, 200) },
     }).catch(onError)
   })
-  provider.on('server_error', (_context, error) => onError(error))
 }

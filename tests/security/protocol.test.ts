@@ -84,7 +84,7 @@ describe('F03: codes', () => {
     const elsewhere = {
       grant_type: 'authorization_code',
       code,
-      code_verifier: verifier,
+      code_verifier: verifier ?? '',
       redirect_uri: 'http://localhost:9/other',
     }
     expect((await post(server, '/oauth/token', 'first', elsewhere)).body['error']).toBe('invalid_grant')

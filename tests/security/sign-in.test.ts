@@ -1,6 +1,7 @@
 // Security cases of the sign-in pages, sessions and the audit log, by their ids.
-import { generateSync } from 'otplib'
+
 import { sql } from 'kysely'
+import { generateSync } from 'otplib'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { attemptLimits } from '../../src/login/login.ts'
@@ -24,7 +25,11 @@ describe.each(databaseKinds)('sign-in on %s', (kind) => {
     const csrf = /name="csrf" value="([^"]+)"/.exec(page.text)?.[1] ?? ''
     const action = `${new URL(page.url).pathname}/password`
     const form = { csrf, email: 'lee@mercy.example', password }
-    for (const headers of [{ 'sec-fetch-site': 'cross-site' }, { origin: 'https://evil.example' }, { origin: 'null' }]) {
+    for (const headers of [
+      { 'sec-fetch-site': 'cross-site' },
+      { origin: 'https://evil.example' },
+      { origin: 'null' },
+    ]) {
       expect((await browser.request(action, { form, headers })).status).toBe(403)
     }
     expect((await browser.request(action, { form: { ...form, csrf: 'x'.repeat(43) } })).status).toBe(403)
@@ -51,7 +56,10 @@ describe.each(databaseKinds)('sign-in on %s', (kind) => {
     expect(stranger.text).toContain('expired')
     const { browser: other, page: mine } = await arrive()
     other.cookies.forEach((cookie, index) => {
-      other.cookies[index] = { ...cookie, path: cookie.path.replace(new URL(mine.url).pathname, new URL(page.url).pathname) }
+      other.cookies[index] = {
+        ...cookie,
+        path: cookie.path.replace(new URL(mine.url).pathname, new URL(page.url).pathname),
+      }
     })
     expect((await other.request(page.url)).status).toBe(400)
   })
@@ -75,19 +83,33 @@ describe.each(databaseKinds)('sign-in on %s', (kind) => {
     for (const email of ['nobody@mercy.example', 'ada@mercy.example', 'gone@mercy.example', 'nopass@mercy.example']) {
       const { browser, page } = await arrive()
       const answer = await browser.submit(page, '/password', { email, password: 'Wrong-Horse-9-Battery' })
-      const neutral = answer.text.replaceAll(email, 'EMAIL').replaceAll(new URL(page.url).pathname, 'PATH').replace(/name="csrf" value="[^"]+"/g, 'CSRF')
+      const neutral = answer.text
+        .replaceAll(email, 'EMAIL')
+        .replaceAll(new URL(page.url).pathname, 'PATH')
+        .replace(/name="csrf" value="[^"]+"/g, 'CSRF')
       answers.push({ status: answer.status, text: neutral, cookies: answer.headers.getSetCookie().length })
     }
     expect(new Set(answers.map((answer) => JSON.stringify(answer))).size).toBe(1)
-    const reasons = (await server.audit('login.failed')).slice(0, 4).map((event) => (event.details as { reason: string }).reason)
+    const reasons = (await server.audit('login.failed'))
+      .slice(0, 4)
+      .map((event) => (event.details as { reason: string }).reason)
     expect(new Set(reasons)).toEqual(new Set(['unknown_account', 'mismatch', 'disabled', 'no_password']))
   })
 
   it('F34, F37: counts one account whatever the spelling, then asks to wait', async () => {
-    const spellings = ['hugo@hope.example', 'HUGO@hope.example', ' hugo@hope.example ', 'hugo@HOPE.example', 'ｈｕｇｏ@hope.example']
+    const spellings = [
+      'hugo@hope.example',
+      'HUGO@hope.example',
+      ' hugo@hope.example ',
+      'hugo@HOPE.example',
+      'ｈｕｇｏ@hope.example',
+    ]
     for (let attempt = 0; attempt < attemptLimits.perAccount; attempt += 1) {
       const { browser, page } = await arrive()
-      const answer = await browser.submit(page, '/password', { email: spellings[attempt % spellings.length] ?? '', password: 'wrong' })
+      const answer = await browser.submit(page, '/password', {
+        email: spellings[attempt % spellings.length] ?? '',
+        password: 'wrong',
+      })
       expect(answer.status).toBe(401)
     }
     const { browser, page } = await arrive()
@@ -106,12 +128,21 @@ describe.each(databaseKinds)('sign-in on %s', (kind) => {
     ['more than 2 kB', 'x'.repeat(2_049), 400],
   ])('F38: a password of %s is answered, not choked on', async (_name, given, status) => {
     const { browser, page } = await arrive()
-    expect((await browser.submit(page, '/password', { email: 'f38@mercy.example', password: given })).status).toBe(status)
+    expect((await browser.submit(page, '/password', { email: 'f38@mercy.example', password: given })).status).toBe(
+      status,
+    )
   })
 
   it('F38: composed and decomposed spellings are one password', async () => {
-    await server.apply({ accounts: [{ email: 'nfc@mercy.example', name: 'N', organization: 'mercy', password: 'Café-Señor-2026-ü' }] })
-    const landing = await signIn(new Browser(server), authorizationUrl(server, 'first'), 'nfc@mercy.example', 'Café-Señor-2026-ü'.normalize('NFD'))
+    await server.apply({
+      accounts: [{ email: 'nfc@mercy.example', name: 'N', organization: 'mercy', password: 'Café-Señor-2026-ü' }],
+    })
+    const landing = await signIn(
+      new Browser(server),
+      authorizationUrl(server, 'first'),
+      'nfc@mercy.example',
+      'Café-Señor-2026-ü'.normalize('NFD'),
+    )
     expect(landing.url).toContain('code=')
   })
 
@@ -119,7 +150,10 @@ describe.each(databaseKinds)('sign-in on %s', (kind) => {
     const { browser, page } = await arrive()
     const uidPath = new URL(page.url).pathname
     const csrf = /name="csrf" value="([^"]+)"/.exec(page.text)?.[1] ?? ''
-    expect((await browser.request(`${uidPath}/totp`, { form: { csrf, code: '000000' } })).status, 'a code before the password').toBe(409)
+    expect(
+      (await browser.request(`${uidPath}/totp`, { form: { csrf, code: '000000' } })).status,
+      'a code before the password',
+    ).toBe(409)
     const second = await browser.submit(page, '/password', { email: 'totp@mercy.example', password })
     expect(second.text).toContain('Authentication code')
     const skipped = await browser.request(`/oauth/authorize/${uidPath.split('/').at(-1)}`)
@@ -132,17 +166,26 @@ describe.each(databaseKinds)('sign-in on %s', (kind) => {
     expect(wrong.status, 'three steps old').toBe(401)
     const done = await fresh.browser.submit(wrong, '/totp', { code: codeAt(now) })
     expect(done.url).toContain('code=')
-    expect((await server.audit('login.succeeded'))[0]?.details).toMatchObject({ amr: ['pwd', 'otp', 'mfa'], acr: 'urn:mlpipes:acr:mfa' })
+    expect((await server.audit('login.succeeded'))[0]?.details).toMatchObject({
+      amr: ['pwd', 'otp', 'mfa'],
+      acr: 'urn:mlpipes:acr:mfa',
+    })
     const again = await arrive()
     const replay = await again.browser.submit(again.page, '/password', { email: 'totp@mercy.example', password })
-    expect((await again.browser.submit(replay, '/totp', { code: codeAt(now) })).status, 'F60: the same code again').toBe(401)
+    expect(
+      (await again.browser.submit(replay, '/totp', { code: codeAt(now) })).status,
+      'F60: the same code again',
+    ).toBe(401)
   })
 
   it('F26: idle and absolute limits end the session and its tokens at read', async () => {
     for (const column of ['idle_expires_at', 'absolute_expires_at'] as const) {
       const tokens = await obtainTokens(server, 'first', {}, new Browser(server))
       expect((await introspect(server, tokens.access_token))['active']).toBe(true)
-      await server.database.kysely.updateTable('sessions').set({ [column]: new Date(Date.now() - 1_000) }).execute()
+      await server.database.kysely
+        .updateTable('sessions')
+        .set({ [column]: new Date(Date.now() - 1_000) })
+        .execute()
       expect(await introspect(server, tokens.access_token)).toEqual({ active: false })
       const silent = await tokens.browser.request(authorizationUrl(server, 'first', { prompt: 'none' }).url)
       expect(silent.headers.get('location')).toContain('error=login_required')
@@ -174,7 +217,9 @@ describe.each(databaseKinds)('sign-in on %s', (kind) => {
       await expect(sql.raw(statement).execute(db), statement).rejects.toThrow(/permission denied|must be owner/)
     }
     // PGlite's single session belongs to a superuser, but as the app role it has no right to TEMP either.
-    await expect(sql.raw('create temporary table audit_events (x int)').execute(db)).rejects.toThrow(/permission denied/)
+    await expect(sql.raw('create temporary table audit_events (x int)').execute(db)).rejects.toThrow(
+      /permission denied/,
+    )
   })
 
   it('F84: a forged user agent stays one row of plain text', async () => {
@@ -182,7 +227,10 @@ describe.each(databaseKinds)('sign-in on %s', (kind) => {
     const page = await browser.follow(await browser.request(authorizationUrl(server, 'first').url))
     const action = `${new URL(page.url).pathname}/password`
     const csrf = /name="csrf" value="([^"]+)"/.exec(page.text)?.[1] ?? ''
-    await browser.request(action, { form: { csrf, email: 'f84@mercy.example', password: 'x' }, headers: { 'user-agent': `\u009bred ${'A'.repeat(5_000)}` } })
+    await browser.request(action, {
+      form: { csrf, email: 'f84@mercy.example', password: 'x' },
+      headers: { 'user-agent': `\u009bred ${'A'.repeat(5_000)}` },
+    })
     const event = (await server.audit('login.failed'))[0]
     expect(event?.userAgent).toHaveLength(512)
     expect(event?.userAgent).not.toMatch(/\p{Cc}/u)
@@ -200,10 +248,15 @@ describe('F81: the owner of the tables', () => {
     const server = await startServer('postgres')
     const owner = new pg.Client({ connectionString: server.ownerUrl })
     await owner.connect()
-    const { rows } = await owner.query<{ name: string }>("select inhrelid::regclass::text as name from pg_inherits where inhparent = 'mlpipes_auth.audit_events'::regclass")
+    const { rows } = await owner.query<{ name: string }>(
+      "select inhrelid::regclass::text as name from pg_inherits where inhparent = 'mlpipes_auth.audit_events'::regclass",
+    )
     for (const table of ['mlpipes_auth.audit_events', ...rows.map((row) => row.name)]) {
       for (const statement of [`truncate ${table}`, `delete from ${table}`, `update ${table} set name = 'x'`]) {
-        const refused = await owner.query(statement).then((result) => (statement.startsWith('truncate') || result.rowCount !== 0 ? 'allowed' : 'empty'), () => 'refused')
+        const refused = await owner.query(statement).then(
+          (result) => (statement.startsWith('truncate') || result.rowCount !== 0 ? 'allowed' : 'empty'),
+          () => 'refused',
+        )
         expect(refused, statement).not.toBe('allowed')
       }
     }

@@ -167,7 +167,9 @@ export async function obtainCode(
   const landing = await signIn(browser, authorization, email)
   const code = new URL(landing.url).searchParams.get('code')
   if (code === null) throw new Error(`no code: ${landing.status} ${landing.url} ${landing.text.slice(0, 500)}`)
-  return { code, verifier: authorization.verifier, browser, landing: new URL(landing.url) }
+  const verifier =
+    'code_challenge' in extra && extra['code_challenge'] === undefined ? undefined : authorization.verifier
+  return { code, verifier, browser, landing: new URL(landing.url) }
 }
 
 export function redeem(

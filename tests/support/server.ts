@@ -155,6 +155,8 @@ export interface TestServerOptions {
   readonly share?: TestServer
   readonly wrapUrl?: (url: string) => string
   readonly poolSize?: number
+  /** A cluster other than the run's own. */
+  readonly adminUrl?: string
 }
 
 export async function startServer(kind: DatabaseKind, options: TestServerOptions = {}): Promise<TestServer> {
@@ -165,7 +167,7 @@ export async function startServer(kind: DatabaseKind, options: TestServerOptions
   const opened = options.share?.appUrl
     ? { appUrl: options.share.appUrl, ownerUrl: options.share.ownerUrl }
     : kind === 'postgres'
-      ? await freshPostgres()
+      ? await freshPostgres(options.adminUrl ?? inject('postgresAdminUrl'))
       : undefined
   const database = opened
     ? openPostgres({
@@ -215,8 +217,8 @@ export async function startServer(kind: DatabaseKind, options: TestServerOptions
   }
 }
 
-async function freshPostgres() {
-  const { ownerUrl, appUrl } = await createDatabase(inject('postgresAdminUrl'))
+async function freshPostgres(adminUrl: string) {
+  const { ownerUrl, appUrl } = await createDatabase(adminUrl)
   const owner = openPostgres({ url: ownerUrl, poolSize: 2, role: 'owner', onIdleError: () => undefined })
   await migrate(owner.kysely)
   await owner.close()

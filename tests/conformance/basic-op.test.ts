@@ -1,0 +1,369 @@
+// OpenID Foundation's module lists of Basic OP, Config OP and RP-Initiated Logout OP, as black-box tests under the
+// modules' own names. The relying party is openid-client where a module's road is a relying party's.
+import {
+  createRemoteJWKSet,
+  decodeProtectedHeader,
+  exportJWK,
+  generateKeyPair,
+  jwtVerify,
+  SignJWT,
+  UnsecuredJWT,
+} from 'jose'
+import * as oidc from 'openid-client'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import {
+  authorizationUrl,
+  Browser,
+  introspect,
+  obtainCode,
+  obtainTokens,
+  post,
+  redeem,
+  redirectUri,
+  signIn,
+} from '../support/client.ts'
+import { secretOf, startServer, type TestServer } from '../support/server.ts'
+
+const client = 'certification'
+const noPkce = { code_challenge: undefined, code_challenge_method: undefined }
+
+let server: TestServer
+let config: oidc.Configuration
+beforeAll(async () => {
+  server = await startServer('postgres')
+  config = await oidc.discovery(new URL(server.issuer), client, undefined, oidc.ClientSecretBasic(secretOf(client)), {
+    execute: [oidc.allowInsecureRequests],
+  })
+})
+afterAll(() => server.close())
+
+/** A sign-in through openid-client, which checks state, issuer, nonce, signature, audience and times. */
+async function flow(
+  extra: Record<string, string> = {},
+  browser = new Browser(server),
+  checks: oidc.AuthorizationCodeGrantChecks = {},
+) {
+  const [state, nonce] = [oidc.randomState(), oidc.randomNonce()]
+  const url = oidc.buildAuthorizationUrl(config, { redirect_uri: redirectUri, scope: 'openid', state, nonce, ...extra })
+  const landing = await signIn(browser, { url: url.href, verifier: '' })
+  const tokens = await oidc.authorizationCodeGrant(config, new URL(landing.url), {
+    expectedState: state,
+    expectedNonce: nonce,
+    idTokenExpected: true,
+    ...checks,
+  })
+  return { tokens, browser, claims: tokens.claims() ?? expect.fail('no ID token') }
+}
+
+const errorOf = async (extra: Record<string, string | undefined>, browser = new Browser(server)) => {
+  const answer = await browser.request(authorizationUrl(server, client, { ...noPkce, ...extra }).url)
+  return new URL(answer.headers.get('location') ?? 'http://none/').searchParams.get('error')
+}
+
+describe('Basic OP', () => {
+  it('oidcc-server', async () => {
+    const { tokens, claims } = await flow()
+    expect(tokens.expires_in).toBeGreaterThan(0)
+    expect(Object.keys(claims)).not.toContain('name')
+    const { code } = await obtainCode(server, client, noPkce)
+    expect(code.length * 6).toBeGreaterThanOrEqual(128)
+  })
+  it('oidcc-response-type-missing', async () => {
+    const answer = await new Browser(server).request(
+      authorizationUrl(server, client, { ...noPkce, response_type: undefined }).url,
+    )
+    const error = new URL(answer.headers.get('location') ?? 'http://none/').searchParams.get('error')
+    expect(answer.status === 400 || error === 'invalid_request' || error === 'unsupported_response_type').toBe(true)
+  })
+  it('oidcc-idtoken-signature', async () => {
+    const { tokens } = await flow()
+    expect(decodeProtectedHeader(tokens.id_token ?? '')).toMatchObject({ alg: 'RS256', kid: expect.any(String) })
+    await jwtVerify(tokens.id_token ?? '', createRemoteJWKSet(new URL(`${server.issuer}/oauth/jwks`)), {
+      issuer: server.issuer,
+      audience: client,
+    })
+  })
+  it('oidcc-idtoken-unsigned', async () => {
+    expect(config.serverMetadata().id_token_signing_alg_values_supported).not.toContain('none')
+  })
+  it.each([
+    ['oidcc-userinfo-get', 'GET', 'header'],
+    ['oidcc-userinfo-post-header', 'POST', 'header'],
+    ['oidcc-userinfo-post-body', 'POST', 'body'],
+  ])('%s', async (_name, method, where) => {
+    const { tokens, claims } = await flow()
+    const init =
+      where === 'header'
+        ? { headers: { authorization: `Bearer ${tokens.access_token}` } }
+        : { body: new URLSearchParams({ access_token: tokens.access_token }) }
+    const answer = await fetch(`${server.issuer}/oauth/userinfo`, { method, ...init })
+    expect(answer.status).toBe(200)
+    expect(await answer.json()).toMatchObject({ sub: claims.sub })
+  })
+  it('oidcc-ensure-request-without-nonce-succeeds-for-code-flow', async () => {
+    const { code } = await obtainCode(server, client, { ...noPkce, nonce: undefined })
+    expect((await redeem(server, client, code, undefined)).status).toBe(200)
+  })
+  it.each([
+    ['oidcc-scope-profile', 'openid profile', { name: 'Dr Lee' }],
+    ['oidcc-scope-email', 'openid email', { email: 'lee@mercy.example', email_verified: true }],
+    ['oidcc-scope-address', 'openid address', {}],
+    ['oidcc-scope-phone', 'openid phone', {}],
+    ['oidcc-scope-all', 'openid profile email address phone', { name: 'Dr Lee', email: 'lee@mercy.example' }],
+    ['oidcc-alternate-happy-flow', 'email openid', { email: 'lee@mercy.example' }],
+  ])('%s', async (_name, scope, expected) => {
+    const { tokens, claims } = await flow({ scope })
+    expect(await oidc.fetchUserInfo(config, tokens.access_token, claims.sub)).toMatchObject(expected)
+  })
+  it.each([
+    ['oidcc-display-page', { display: 'page' }],
+    ['oidcc-display-popup', { display: 'popup' }],
+    ['oidcc-ui-locales', { ui_locales: 'se' }],
+    ['oidcc-claims-locales', { claims_locales: 'se' }],
+    ['oidcc-ensure-request-with-unknown-parameter-succeeds', { extra: 'foobar' }],
+    ['oidcc-login-hint', { login_hint: 'lee@mercy.example' }],
+    ['oidcc-ensure-request-with-acr-values-succeeds', { acr_values: 'urn:mlpipes:acr:password' }],
+    ['oidcc-claims-essential', { claims: JSON.stringify({ userinfo: { name: { essential: true } } }) }],
+  ])('%s', async (_name, extra) => {
+    expect((await flow(extra)).claims.acr).toBe('urn:mlpipes:acr:password')
+  })
+  it('oidcc-login-hint fills in the e-mail', async () => {
+    const browser = new Browser(server)
+    const page = await browser.follow(
+      await browser.request(authorizationUrl(server, client, { ...noPkce, login_hint: 'lee@mercy.example' }).url),
+    )
+    expect(page.text).toContain('value="lee@mercy.example"')
+  })
+  it('oidcc-prompt-login', async () => {
+    const first = await flow()
+    await new Promise((resolve) => setTimeout(resolve, 1_100))
+    const second = await flow({ prompt: 'login' }, first.browser)
+    expect(Number(second.claims.auth_time)).toBeGreaterThan(Number(first.claims.auth_time))
+  })
+  it('oidcc-prompt-none-not-logged-in', async () => {
+    expect(await errorOf({ prompt: 'none' })).toBe('login_required')
+  })
+  it('oidcc-prompt-none-logged-in, oidcc-id-token-hint', async () => {
+    const first = await flow()
+    for (const extra of [{ prompt: 'none' }, { prompt: 'none', id_token_hint: first.tokens.id_token ?? '' }]) {
+      const second = await flow(extra, first.browser)
+      expect(second.claims).toMatchObject({ sub: first.claims.sub, auth_time: first.claims.auth_time })
+    }
+  })
+  it('oidcc-max-age-1', async () => {
+    const first = await flow()
+    await new Promise((resolve) => setTimeout(resolve, 2_100))
+    const second = await flow({ max_age: '1' }, first.browser, { maxAge: 1 })
+    expect(Number(second.claims.auth_time)).toBeGreaterThan(Number(first.claims.auth_time))
+  })
+  it('oidcc-max-age-10000', async () => {
+    const first = await flow()
+    const second = await flow({ max_age: '10000', prompt: 'none' }, first.browser, { maxAge: 10_000 })
+    expect(second.claims.auth_time).toBe(first.claims.auth_time)
+  })
+  it('oidcc-codereuse', async () => {
+    const { code } = await obtainCode(server, client, noPkce)
+    const first = await redeem(server, client, code, undefined)
+    expect(first.status).toBe(200)
+    expect((await redeem(server, client, code, undefined)).body['error']).toBe('invalid_grant')
+    const userinfo = await fetch(`${server.issuer}/oauth/userinfo`, {
+      headers: { authorization: `Bearer ${String(first.body['access_token'])}` },
+    })
+    expect(userinfo.status).toBe(401)
+  })
+  it('oidcc-ensure-registered-redirect-uri', async () => {
+    const answer = await new Browser(server).request(
+      authorizationUrl(server, client, { ...noPkce, redirect_uri: 'https://unregistered.example/' }).url,
+    )
+    expect([answer.status, answer.headers.get('location')]).toEqual([400, null])
+  })
+  it('oidcc-ensure-post-request-succeeds', async () => {
+    const browser = new Browser(server)
+    const parameters = Object.fromEntries(new URL(authorizationUrl(server, client, noPkce).url).searchParams)
+    let page = await browser.follow(await browser.request('/oauth/authorize', { form: parameters }))
+    page = await browser.submit(page, '/password', { email: 'lee@mercy.example', password: 'Correct-Horse-9-Battery' })
+    expect(new URL(page.url).searchParams.get('code')).toBeTruthy()
+    expect(new URL(page.url).searchParams.get('state')).toBe(parameters['state'])
+  })
+  it('oidcc-server-client-secret-post', async () => {
+    const id = 'certification-post'
+    await server.apply({
+      clients: [
+        {
+          client_id: id,
+          client_secret: secretOf(id),
+          client_name: 'Post',
+          organization: 'mercy',
+          redirect_uris: [redirectUri],
+          token_endpoint_auth_method: 'client_secret_post',
+          first_party: true,
+          profile: 'oidc-certification',
+        },
+      ],
+    })
+    const { code } = await obtainCode(server, id, noPkce)
+    const answer = await fetch(`${server.issuer}/oauth/token`, {
+      method: 'POST',
+      body: new URLSearchParams({
+        grant_type: 'authorization_code',
+        code,
+        redirect_uri: redirectUri,
+        client_id: id,
+        client_secret: secretOf(id),
+      }),
+    })
+    expect(answer.status).toBe(200)
+  })
+  it.each([
+    [
+      'oidcc-request-uri-unsigned-supported-correctly-or-rejected-as-unsupported',
+      { request_uri: 'https://rp.example/request' },
+      'request_uri_not_supported',
+    ],
+    [
+      'oidcc-unsigned-request-object-supported-correctly-or-rejected-as-unsupported',
+      { request: new UnsecuredJWT({ client_id: client }).encode() },
+      'request_not_supported',
+    ],
+    [
+      'oidcc-ensure-request-object-with-redirect-uri',
+      { request: new UnsecuredJWT({ redirect_uri: 'https://elsewhere.example/' }).encode() },
+      'request_not_supported',
+    ],
+  ])('%s', async (_name, extra, expected) => {
+    expect(await errorOf(extra)).toBe(expected)
+  })
+  it('oidcc-refresh-token', async () => {
+    const { tokens, claims } = await flow({ scope: 'openid offline_access', prompt: 'consent' })
+    const refreshed = await oidc.refreshTokenGrant(config, tokens.refresh_token ?? '')
+    expect(refreshed.token_type).toBe('bearer')
+    expect(refreshed.access_token).not.toBe(tokens.access_token)
+    expect(refreshed.claims()).toMatchObject({ iss: server.issuer, sub: claims.sub, aud: client })
+    const stolen = await post(server, '/oauth/token', 'first', {
+      grant_type: 'refresh_token',
+      refresh_token: refreshed.refresh_token ?? '',
+    })
+    expect([stolen.status, stolen.body['error']]).toEqual([400, 'invalid_grant'])
+  })
+  it('oidcc-ensure-request-with-valid-pkce-succeeds', async () => {
+    const { code, verifier } = await obtainCode(server, client)
+    expect((await redeem(server, client, code, verifier)).status).toBe(200)
+  })
+})
+
+describe('Config OP', () => {
+  it('oidcc-discovery-endpoint-verification', async () => {
+    for (const path of ['openid-configuration', 'oauth-authorization-server']) {
+      const answer = await fetch(`${server.issuer}/.well-known/${path}`)
+      expect(answer.headers.get('content-type')).toContain('application/json')
+      expect(answer.headers.get('access-control-allow-origin')).toBe('*')
+      const metadata = (await answer.json()) as Record<string, unknown>
+      expect(metadata).toMatchObject({
+        issuer: server.issuer,
+        authorization_endpoint: `${server.issuer}/oauth/authorize`,
+        token_endpoint: `${server.issuer}/oauth/token`,
+        userinfo_endpoint: `${server.issuer}/oauth/userinfo`,
+        jwks_uri: `${server.issuer}/oauth/jwks`,
+        introspection_endpoint: `${server.issuer}/oauth/introspect`,
+        revocation_endpoint: `${server.issuer}/oauth/revoke`,
+        end_session_endpoint: `${server.issuer}/oauth/logout`,
+        response_types_supported: ['code'],
+        subject_types_supported: ['public'],
+        code_challenge_methods_supported: ['S256'],
+      })
+      expect(metadata['id_token_signing_alg_values_supported']).toContain('RS256')
+      expect(metadata['scopes_supported']).toContain('openid')
+      expect(metadata['claims_supported']).toEqual(
+        expect.arrayContaining([
+          'sub',
+          'org_id',
+          'org_slug',
+          'roles',
+          'acr',
+          'amr',
+          'auth_time',
+          'sid',
+          'name',
+          'email',
+        ]),
+      )
+    }
+  })
+  it('JWKS holds public keys with kids of their own: RS256 of 3072 bits, and ES256', async () => {
+    const { keys } = (await (await fetch(`${server.issuer}/oauth/jwks`)).json()) as { keys: Record<string, string>[] }
+    expect(new Set(keys.map((key) => key['kid'])).size).toBe(keys.length)
+    expect(keys.map((key) => key['alg']).sort()).toEqual(['ES256', 'RS256'])
+    for (const key of keys)
+      for (const secret of ['d', 'p', 'q', 'dp', 'dq', 'qi']) expect(key).not.toHaveProperty(secret)
+    const rsa = keys.find((key) => key['kty'] === 'RSA')
+    expect(Buffer.from(rsa?.['n'] ?? '', 'base64url')).toHaveLength(384)
+  })
+})
+
+describe('RP-Initiated Logout OP', () => {
+  const postLogout = 'http://localhost:9/'
+  async function logout(query: Record<string, string>) {
+    const tokens = await obtainTokens(server, client, noPkce)
+    const { browser } = tokens
+    const given = Object.fromEntries(
+      Object.entries(query).map(([name, value]) => [name, value.replace('ID_TOKEN', tokens.id_token)]),
+    )
+    const page = await browser.follow(await browser.request(`/oauth/logout?${new URLSearchParams(given)}`))
+    const landing = page.text.includes('/oauth/logout/confirm')
+      ? await browser.submit(page, '/oauth/logout/confirm', {})
+      : page
+    return { landing, browser, tokens }
+  }
+  it('oidcc-rp-initiated-logout-discovery-endpoint-verification', () => {
+    expect(config.serverMetadata().end_session_endpoint).toBe(`${server.issuer}/oauth/logout`)
+  })
+  it('oidcc-rp-initiated-logout', async () => {
+    const state = 's'.repeat(128)
+    const { landing, browser, tokens } = await logout({
+      id_token_hint: 'ID_TOKEN',
+      post_logout_redirect_uri: postLogout,
+      state,
+    })
+    expect(landing.url).toBe(`${postLogout}?state=${state}`)
+    expect(await errorOf({ prompt: 'none' }, browser)).toBe('login_required')
+    expect(await introspect(server, tokens.access_token)).toEqual({ active: false })
+  })
+  it('oidcc-rp-initiated-logout-no-state', async () => {
+    expect((await logout({ id_token_hint: 'ID_TOKEN', post_logout_redirect_uri: postLogout })).landing.url).toBe(
+      postLogout,
+    )
+  })
+  it('oidcc-rp-initiated-logout-bad-id-token-hint, -modified-id-token-hint', async () => {
+    const { privateKey, publicKey } = await generateKeyPair('RS256')
+    expect(await exportJWK(publicKey)).toBeTruthy()
+    const claims = { sub: 'x', aud: client, iss: server.issuer }
+    const foreign = await new SignJWT(claims)
+      .setProtectedHeader({ alg: 'RS256' })
+      .setIssuedAt()
+      .setExpirationTime('5m')
+      .sign(privateKey)
+    for (const hint of [foreign, new UnsecuredJWT(claims).encode(), 'garbage']) {
+      const { landing } = await logout({ id_token_hint: hint, post_logout_redirect_uri: postLogout })
+      expect(landing.url.startsWith(server.issuer)).toBe(true)
+      expect(landing.status).toBe(400)
+    }
+  })
+  it.each([
+    [
+      'oidcc-rp-initiated-logout-bad-post-logout-redirect-uri',
+      { id_token_hint: 'ID_TOKEN', post_logout_redirect_uri: 'https://evil.example/' },
+    ],
+    [
+      'oidcc-rp-initiated-logout-query-added-to-post-logout-redirect-uri',
+      { id_token_hint: 'ID_TOKEN', post_logout_redirect_uri: `${postLogout}?foo=bar` },
+    ],
+    ['oidcc-rp-initiated-logout-no-id-token-hint', { post_logout_redirect_uri: postLogout }],
+    ['oidcc-rp-initiated-logout-no-params', {}],
+    ['oidcc-rp-initiated-logout-no-post-logout-redirect-uri', { id_token_hint: 'ID_TOKEN' }],
+    ['oidcc-rp-initiated-logout-only-state', { state: 'x' }],
+  ])('%s does not redirect away', async (_name, query) => {
+    const { landing } = await logout(query as Record<string, string>)
+    expect(landing.url.startsWith(server.issuer)).toBe(true)
+    expect(landing.text).toMatch(/You are signed out|Request id/)
+  })
+})

@@ -1,0 +1,42 @@
+// The rules of the house, kept true: who may import what, and who may read the environment.
+import { globSync, readFileSync } from 'node:fs'
+import { describe, expect, it } from 'vitest'
+
+const files = globSync('src/**/*.ts').sort()
+const importsOf = (file: string) =>
+  [...readFileSync(file, 'utf8').matchAll(/(?:from|import\()\s*'([^']+)'/g)].map((match) => match[1] ?? '')
+const importers = (name: RegExp) => files.filter((file) => importsOf(file).some((from) => name.test(from)))
+
+describe('the house', () => {
+  it('has files', () => expect(files.length).toBeGreaterThan(30))
+  it('imports oidc-provider in oidc/ only', () => {
+    expect(importers(/^oidc-provider/).filter((file) => !file.startsWith('src/oidc/'))).toEqual([])
+  })
+  it('imports pg and PGlite in db/ only', () => {
+    expect(importers(/^(pg|@electric-sql\/pglite)$/)).toEqual(['src/db/database.ts'])
+  })
+  it('imports argon2 and otplib in credentials/ only', () => {
+    expect(importers(/^(argon2|otplib)$/).filter((file) => !file.startsWith('src/credentials/'))).toEqual([])
+  })
+  it('keeps pure rules free of I/O', () => {
+    for (const file of ['src/organizations/policy.ts', 'src/sessions/policy.ts', 'src/login/flow.ts']) {
+      expect(
+        importsOf(file).filter((from) => !/^zod$|policy\.ts$/.test(from)),
+        file,
+      ).toEqual([])
+    }
+  })
+  it('reads no environment outside the entry', () => {
+    expect(files.filter((file) => /process\.env[.[)]/.test(readFileSync(file, 'utf8')))).toEqual([])
+  })
+  it('bans what reaches round the escapes', () => {
+    for (const file of files)
+      expect(readFileSync(file, 'utf8'), file).not.toMatch(/headers\.host\b(?! \?\? '')|Math\.random|as any|@ts-ignore/)
+  })
+  it('has no raw output in views beyond includes and the layout’s body', () => {
+    for (const view of globSync('views/**/*.eta')) {
+      for (const [, raw] of readFileSync(view, 'utf8').matchAll(/<%~\s*(.*?)%>/g))
+        expect(raw, view).toMatch(/^(include\('\/partials\/|it\.body)/)
+    }
+  })
+})

@@ -156,9 +156,15 @@ export async function main(
   environment: Readonly<Record<string, string | undefined>>,
 ): Promise<void> {
   const wantsJson = argv.includes('--json')
-  const fail = (code: number, title: string, problems: readonly unknown[]) => {
+  const fail = (
+    code: number,
+    title: string,
+    problems: readonly (string | { readonly path: string; readonly message: string })[],
+  ) => {
     process.exitCode = code
-    const words = problems.map((problem) => (typeof problem === 'string' ? problem : JSON.stringify(problem)))
+    const words = problems.map((problem) =>
+      typeof problem === 'string' ? problem : `${problem.path}: ${problem.message}`,
+    )
     if (wantsJson) process.stdout.write(`${JSON.stringify({ error: title, problems }, null, 2)}\n`)
     else process.stderr.write(`${title}\n${words.map((word) => `  ${word}\n`).join('')}`)
   }

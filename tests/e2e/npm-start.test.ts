@@ -17,7 +17,15 @@ interface Running {
 }
 
 function start(port: number): Promise<Running> {
-  const env = { PATH: process.env['PATH'], HOME: process.env['HOME'], NODE_ENV: 'development', DATA_DIR: folder, PORT: String(port), MLPIPES_AUTH_URL: `http://localhost:${port}`, LOG_LEVEL: 'warn' }
+  const env = {
+    PATH: process.env['PATH'],
+    HOME: process.env['HOME'],
+    NODE_ENV: 'development',
+    DATA_DIR: folder,
+    PORT: String(port),
+    MLPIPES_AUTH_URL: `http://localhost:${port}`,
+    LOG_LEVEL: 'warn',
+  }
   const child = spawn(process.execPath, ['bin/mlpipes-auth.js', 'start'], { env, stdio: ['ignore', 'pipe', 'pipe'] })
   let text = ''
   const ended = new Promise<number | null>((resolve) => child.once('exit', (code) => resolve(code)))

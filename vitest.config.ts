@@ -2,7 +2,7 @@ import { defineConfig } from 'vitest/config'
 
 export default defineConfig({
   test: {
-    globalSetup: ['tests/support/global-postgres.ts'],
+    globalSetup: ['tests/support/global-setup.ts'],
     env: { NODE_ENV: 'test' },
     pool: 'forks',
     maxWorkers: 2,

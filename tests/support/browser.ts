@@ -2,8 +2,8 @@
 import { mkdirSync } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
-import chromium from '@sparticuz/chromium'
 import { type Browser, type BrowserContextOptions, type Page, chromium as playwright } from 'playwright-core'
+import { inject } from 'vitest'
 
 // Not the package's own arguments: those are for functions in a cloud and turn web security off.
 const args = [
@@ -17,7 +17,7 @@ const args = [
 ]
 
 export async function launchBrowser(): Promise<Browser> {
-  return playwright.launch({ executablePath: await chromium.executablePath(), args, headless: true, timeout: 60_000 })
+  return playwright.launch({ executablePath: inject('chromiumPath'), args, headless: true, timeout: 60_000 })
 }
 
 export interface WatchedPage {

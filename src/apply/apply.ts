@@ -63,10 +63,15 @@ export interface Change {
   readonly fields: readonly string[]
 }
 
+export interface Problem {
+  readonly path: string
+  readonly message: string
+}
+
 /** Thrown when a file cannot be applied: every problem, each with the path it is at. Nothing was changed. */
 export class ApplyError extends Error {
-  readonly problems: readonly { readonly path: string; readonly message: string }[]
-  constructor(problems: readonly { readonly path: string; readonly message: string }[]) {
+  readonly problems: readonly Problem[]
+  constructor(problems: readonly Problem[]) {
     super(problems.map((problem) => `${problem.path}: ${problem.message}`).join('\n'))
     this.problems = problems
   }
@@ -101,36 +106,39 @@ export async function apply(parts: ApplyParts, input: unknown): Promise<Change[]
 
 async function check(parts: ApplyParts, input: unknown): Promise<ApplyFile> {
   const parsed = applySchema.safeParse(input)
-  if (!parsed.success) {
-    throw new ApplyError(
-      parsed.error.issues.map((issue) => ({ path: issue.path.join('.') || '(file)', message: issue.message })),
-    )
+  if (parsed.success) {
+    const problems = await relationProblems(parts, parsed.data)
+    if (problems.length > 0) throw new ApplyError(problems)
+    return parsed.data
   }
-  const file = parsed.data
-  const problems: { path: string; message: string }[] = []
-  file.organizations.forEach((organization, index) => {
-    for (const message of policyBreaches(organization.policy, parts.platform))
-      problems.push({ path: `organizations.${index}.policy`, message })
-  })
-  const rows = await parts.db.selectFrom('organizations').select('slug').execute()
-  const known = new Set([
-    ...rows.map((row) => row.slug),
-    ...file.organizations.map((organization) => organization.slug),
-  ])
-  for (const kind of ['accounts', 'clients'] as const) {
-    file[kind].forEach((entry, index) => {
-      if (!known.has(entry.organization))
-        problems.push({
-          path: `${kind}.${index}.organization`,
-          message: `there is no organisation ${entry.organization}`,
-        })
-    })
-  }
-  problems.push(...repeated('organizations', file.organizations, (entry) => entry.slug))
-  problems.push(...repeated('accounts', file.accounts, (entry) => normalizeEmail(entry.email)))
-  problems.push(...repeated('clients', file.clients, (entry) => entry.client_id))
-  if (problems.length > 0) throw new ApplyError(problems)
-  return file
+  throw new ApplyError(
+    parsed.error.issues.map((issue) => ({ path: issue.path.join('.') || '(file)', message: issue.message })),
+  )
+}
+
+/** What the shapes alone do not tell: floors, organisations that are not there, entries that stand twice. */
+async function relationProblems({ db, platform }: ApplyParts, file: ApplyFile): Promise<Problem[]> {
+  const rows = await db.selectFrom('organizations').select('slug').execute()
+  const known = new Set([...rows, ...file.organizations].map((organization) => organization.slug))
+  const homeless = (['accounts', 'clients'] as const).flatMap((kind) =>
+    file[kind].flatMap((entry, index) =>
+      known.has(entry.organization)
+        ? []
+        : [{ path: `${kind}.${index}.organization`, message: `there is no organisation ${entry.organization}` }],
+    ),
+  )
+  return [
+    ...file.organizations.flatMap((organization, index) =>
+      policyBreaches(organization.policy, platform).map((message) => ({
+        path: `organizations.${index}.policy`,
+        message,
+      })),
+    ),
+    ...homeless,
+    ...repeated('organizations', file.organizations, (entry) => entry.slug),
+    ...repeated('accounts', file.accounts, (entry) => normalizeEmail(entry.email)),
+    ...repeated('clients', file.clients, (entry) => entry.client_id),
+  ]
 }
 
 function repeated<T>(kind: string, entries: readonly T[], key: (entry: T) => string) {

@@ -12,7 +12,7 @@ export interface Coalesced<Item, Result> {
   results(rows: readonly Row[], items: readonly Item[]): Result[]
 }
 
-const limits = { maxBatch: 500, maxInFlight: 4, maxWaiting: 20_000 } as const
+const limits = { maxBatch: 500, maxInFlight: 1, maxWaiting: 20_000 } as const
 
 export function coalesce<Item, Result>(
   database: Database,

@@ -111,7 +111,7 @@ export function createPayloadStore(database: Database): PayloadStore {
   })
   const saveBatched = createBatcher<Write, void>({
     maxBatch: 200,
-    maxInFlight: 4,
+    maxInFlight: 1,
     maxWaiting: 20_000,
     async run(writes) {
       const latest = new Map(writes.map((write) => [`${write.row.model} ${write.row.idHash}`, write.row]))

@@ -26,7 +26,7 @@ const accountSchema = z.strictObject({
   password: z
     .string()
     .refine(
-      (text) => isArgon2idPhc(text) || (isPasswordShaped(text) && [...text].length >= 8),
+      (text) => isArgon2idPhc(text) || (!text.startsWith('$argon2') && isPasswordShaped(text) && [...text].length >= 8),
       'must be 8 to 256 characters, or an argon2id PHC string',
     )
     .optional(),

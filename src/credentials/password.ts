@@ -48,9 +48,16 @@ export function isPasswordShaped(password: string): boolean {
   )
 }
 
-/** Whether a text is an argon2id PHC string that may be imported. */
+/** Whether a text is an argon2id PHC string that may be imported. Parameters may stand in any order. */
 export function isArgon2idPhc(text: string): boolean {
-  return /^\$argon2id\$v=19\$m=\d{1,7},t=\d{1,3},p=\d{1,2}\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{22,}$/.test(text)
+  const pattern =
+    /^\$argon2id\$v=19\$[mtp]=\d{1,7},[mtp]=\d{1,7},[mtp]=\d{1,7}\$[A-Za-z0-9+/]{11,}\$[A-Za-z0-9+/]{22,}$/
+  return pattern.test(text) && ['m', 't', 'p'].every((name) => parameter(text, name) >= 1)
+}
+
+/** A parameter of a PHC string; NaN when it has none of that name. */
+function parameter(phc: string, name: string): number {
+  return Number(new RegExp(`[$,]${name}=(\\d+)`).exec(phc)?.[1])
 }
 
 /** @param cost what new hashes are made with; tests lower it */
@@ -72,8 +79,7 @@ export async function createPasswords(cost: HashCost): Promise<Passwords> {
 }
 
 function parameterWork(phc: string): number {
-  const [, memory, passes] = /m=(\d+),t=(\d+)/.exec(phc) ?? []
-  return Number(memory) * Number(passes)
+  return parameter(phc, 'm') * parameter(phc, 't')
 }
 
 /** Lets `width` tasks run and `maxWaiting` wait; refuses the rest at once. */

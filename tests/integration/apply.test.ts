@@ -73,6 +73,19 @@ describe.each(databaseKinds)('apply on %s', (kind) => {
       },
       'clients.0.redirect_uris.0',
     ],
+    [
+      {
+        accounts: [
+          {
+            email: 'a@b.example',
+            name: 'x',
+            organization: 'mercy',
+            password: '$argon2i$v=19$m=1,t=1,p=1$c2FsdHNhbHQ$aGFzaA',
+          },
+        ],
+      },
+      'accounts.0.password',
+    ],
     [{ unknown: [] }, '(file)'],
     [[], '(file)'],
   ])('refuses %o', async (file, path) => {

@@ -68,7 +68,10 @@ function guardEdge(app: FastifyInstance, { issuer, trustedProxies }: AppOptions)
   app.addHook('onRequest', async (request, reply) => {
     const raw = request.raw
     const peer = raw.socket.remoteAddress
-    const ip = canonicalAddress(proxies && peer !== undefined && isListed(proxies, peer) ? request.ip : peer)
+    const forwarded =
+      proxies && peer !== undefined && isListed(proxies, peer) ? canonicalAddress(request.ip) : undefined
+    // What cannot be read as an address is not believed: the peer itself is then the client.
+    const ip = forwarded !== undefined && isIP(forwarded) !== 0 ? forwarded : canonicalAddress(peer)
     setOrigin(raw, { ip, userAgent: raw.headers['user-agent'], requestId: request.id })
     reply.headers(security).header('x-request-id', request.id)
     // The provider reads the request itself and must not see what a client claims to have been forwarded.

@@ -227,3 +227,26 @@ describe('F92: a peer that sends its headers slowly', () => {
     expect(Date.now() - began).toBeLessThan(45_000)
   })
 })
+
+describe('C3: the client address', () => {
+  it.each([
+    ['127.0.0.1', '203.0.113.7', '203.0.113.7'],
+    ['127.0.0.0/8', '198.51.100.1, 203.0.113.7', '203.0.113.7'],
+    ['127.0.0.1', 'not an address', '127.0.0.1'],
+    ['10.0.0.0/8', '203.0.113.7', '127.0.0.1'],
+    ['', '203.0.113.7', '127.0.0.1'],
+  ])('with trusted proxies "%s" and X-Forwarded-For "%s" is %s', async (trusted, forwarded, expected) => {
+    const own = await startServer('pglite', { environment: { TRUSTED_PROXIES: trusted } })
+    const page = await new Browser(own).request(authorizationUrl(own, 'first', { response_type: 'token' }).url)
+    expect(page.status).toBe(303)
+    const browser = new Browser(own)
+    const form = await browser.follow(await browser.request(authorizationUrl(own, 'first').url))
+    const csrf = /name="csrf" value="([^"]+)"/.exec(form.text)?.[1] ?? ''
+    await browser.request(`${new URL(form.url).pathname}/password`, {
+      form: { csrf, email: 'c3@mercy.example', password: 'x' },
+      headers: { 'x-forwarded-for': forwarded },
+    })
+    expect((await own.audit('login.failed'))[0]?.ip).toBe(expected)
+    await own.close()
+  })
+})

@@ -4,7 +4,7 @@ import { Command, CommanderError } from 'commander'
 import pino from 'pino'
 import { ApplyError, apply } from './apply/apply.ts'
 import { examine } from './cli/doctor.ts'
-import { start } from './cli/start.ts'
+import { CannotListen, start } from './cli/start.ts'
 import { type Config, ConfigError, parseConfig } from './config.ts'
 import { createPasswords, defaultHashCost } from './credentials/password.ts'
 import { createSecrets } from './crypto/secrets.ts'
@@ -177,7 +177,12 @@ export async function main(
       fail(exitCodes.failed, 'The configuration cannot be used:', error.problems)
     } else if (error instanceof ApplyError) {
       fail(exitCodes.failed, 'Nothing was changed, because the file cannot be applied:', error.problems)
-    } else if (error instanceof CommandFailed || error instanceof SchemaTooOld || error instanceof RotationPending) {
+    } else if (
+      error instanceof CommandFailed ||
+      error instanceof SchemaTooOld ||
+      error instanceof CannotListen ||
+      error instanceof RotationPending
+    ) {
       fail(exitCodes.failed, error.message, [])
     } else if (isOutage(error)) {
       fail(exitCodes.failed, 'The database does not answer. Check DATABASE_URL and that PostgreSQL runs.', [

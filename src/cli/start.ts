@@ -9,7 +9,7 @@ import { createSecrets } from '../crypto/secrets.ts'
 import type { Database } from '../db/database.ts'
 import { demoClients, demoEhrPort, demoEhrUrl, demoFile, demoPeople } from '../demo.ts'
 import { openDatabase, resolveSecret } from '../process.ts'
-import { createServer } from '../server.ts'
+import { type AuthServer, createServer } from '../server.ts'
 
 const drainTimeoutMs = 20_000
 
@@ -27,15 +27,33 @@ export async function start(config: Config): Promise<number> {
     : undefined
   const server = await createServer({ config, secret, database, logger, ...(demo ? { demo } : {}) })
   const stopped = stopSignal()
-  await server.app.listen({ host: config.host, port: config.port })
-  const ehr = config.demo ? await startDemoEhr(config) : undefined
-  announce(config)
-  await stopped
-  setTimeout(() => process.exit(1), drainTimeoutMs).unref()
-  await ehr?.close()
-  await server.close()
-  await database.close()
+  let ehr: DemoEhr | undefined
+  try {
+    await listen(server, config)
+    ehr = config.demo ? await startDemoEhr(config) : undefined
+    announce(config)
+    await stopped
+  } finally {
+    // Also after a failed start: nothing may go on listening behind an error message.
+    setTimeout(() => process.exit(1), drainTimeoutMs).unref()
+    await ehr?.close()
+    await server.close()
+    await database.close()
+  }
   return 0
+}
+
+/** Thrown when the server cannot listen where it is told to. */
+export class CannotListen extends Error {}
+
+async function listen(server: AuthServer, { host, port }: Config): Promise<void> {
+  await server.app.listen({ host, port }).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'EADDRINUSE')
+      throw new CannotListen(`port ${port} is taken; stop the program that uses it, or set PORT and MLPIPES_AUTH_URL`)
+    if (error.code === 'EACCES' || error.code === 'EADDRNOTAVAIL')
+      throw new CannotListen(`cannot listen on ${host}:${port} (${error.code}); check HOST and PORT`)
+    throw error
+  })
 }
 
 /** Resolves at the first signal to stop. A second one ends the process at once. */

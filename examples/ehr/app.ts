@@ -1,12 +1,12 @@
 // Harbor EHR: a small app that signs people in with MLPipes, as an integrator would write it.
-import { randomBytes } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import cookie from '@fastify/cookie'
 import { Eta } from 'eta'
-import Fastify, { type FastifyReply, type FastifyRequest } from 'fastify'
-import { addApi, type Patient } from './api.ts'
-import { createOidc, type Pending, type SignedIn } from './oidc.ts'
+import Fastify, { type FastifyError, type FastifyReply } from 'fastify'
+import { addApi, type Patient, patientList } from './api.ts'
+import { createOidc, errorCode, type Pending, type SignedIn, signInWishes } from './oidc.ts'
+import { createStore } from './visits.ts'
 
 export interface EhrOptions {
   readonly issuer: string
@@ -19,33 +19,37 @@ export interface EhrOptions {
 }
 
 interface Visit {
-  pending?: Pending
-  signedIn?: SignedIn
-  refreshing?: Promise<SignedIn>
-  seenAt: number
+  signedIn: SignedIn
+  refreshing?: Promise<SignedIn | undefined>
 }
 
 const visitCookie = 'harbor_visit'
-const maxVisits = 1_000
-const visitMs = 12 * 3_600_000
+const pendingCookie = 'harbor_sign_in'
+// http://localhost is the only address of this app; one with https adds secure: true.
+const cookieOptions = { httpOnly: true, sameSite: 'lax', path: '/' } as const
 const refreshAheadMs = 30_000
-const passedThrough = ['prompt', 'max_age', 'login_hint'] as const
+const apiTimeoutMs = 10_000
+const noAnswer = 'The identity provider does not answer. Please try again in a moment.'
 
 /** Starts the app. The identity provider need not run yet. */
 export async function startEhr(options: EhrOptions): Promise<{ url: string; close(): Promise<void> }> {
+  const { issuer, clientId, clientSecret } = options
   const appUrl = `http://localhost:${options.port}`
-  const oidc = createOidc({
-    issuer: options.issuer,
-    clientId: options.clientId,
-    clientSecret: options.clientSecret,
-    appUrl,
-  })
+  const oidc = createOidc({ issuer, clientId, clientSecret, appUrl })
   const views = new Eta({ views: join(import.meta.dirname, 'views'), cache: true })
   const styles = await readFile(join(import.meta.dirname, 'ehr.css'), 'utf8')
-  const visits = new Map<string, Visit>()
+  // Two stores, because anybody can begin a sign-in: strangers who fill one must not push people out of the other.
+  const pendings = createStore<Pending>({ limit: 1_000, lifeMs: 15 * 60_000 })
+  const visits = createStore<Visit>({ limit: 1_000, lifeMs: 12 * 3_600_000 })
+  // Closing must not wait for idle connections that browsers keep open.
   const app = Fastify({ forceCloseConnections: true })
   await app.register(cookie)
-  addApi(app, { issuer: options.issuer, clientId: options.apiClientId, clientSecret: options.apiClientSecret })
+  addApi(app, {
+    issuer,
+    clientId: options.apiClientId,
+    clientSecret: options.apiClientSecret,
+    acceptedClientId: clientId,
+  })
 
   app.addHook('onRequest', async (_request, reply) => {
     reply.headers({
@@ -57,110 +61,140 @@ export async function startEhr(options: EhrOptions): Promise<{ url: string; clos
     })
   })
 
-  /** The visit of this browser. Ids are random and stay on the server with the tokens. */
-  const visitOf = (request: FastifyRequest): Visit | undefined => {
-    const visit = visits.get(request.cookies[visitCookie] ?? '')
-    return visit && Date.now() - visit.seenAt < visitMs ? visit : undefined
-  }
-
-  const newVisit = (reply: FastifyReply, visit: Omit<Visit, 'seenAt'>): void => {
-    if (visits.size >= maxVisits) visits.delete(visits.keys().next().value ?? '')
-    const id = randomBytes(32).toString('base64url')
-    visits.set(id, { ...visit, seenAt: Date.now() })
-    reply.setCookie(visitCookie, id, { httpOnly: true, sameSite: 'lax', path: '/' })
-  }
-
   const page = (reply: FastifyReply, name: string, data: Record<string, unknown>) =>
     reply.type('text/html; charset=utf-8').send(views.render(`/${name}`, data))
 
-  const problem = (reply: FastifyReply, title: string, text: string) =>
-    page(reply.code(400), 'problem', { title, text })
+  const problem = (reply: FastifyReply, title: string, text: string, status = 400) =>
+    page(reply.code(status), 'problem', { title, text })
 
-  /** An access token that is good for a while yet. Requests that arrive together share one refresh. */
-  const freshTokens = async (visit: Visit, signedIn: SignedIn): Promise<SignedIn> => {
-    if (signedIn.expiresAt.getTime() - Date.now() > refreshAheadMs || signedIn.refreshToken === undefined)
-      return signedIn
-    visit.refreshing ??= oidc.refresh(signedIn).finally(() => delete visit.refreshing)
-    visit.signedIn = await visit.refreshing
-    return visit.signedIn
+  app.setNotFoundHandler((_request, reply) =>
+    problem(reply, 'There is no such page', 'The address may be mistyped. Start again from the first page.', 404),
+  )
+  app.setErrorHandler<FastifyError>((error, _request, reply) => {
+    const status = error.statusCode ?? 500
+    if (status >= 500) process.stderr.write(`Harbor EHR: ${error.message}\n`)
+    return problem(reply, 'Something went wrong', 'This is not your fault. Please try again in a moment.', status)
+  })
+
+  /** Tokens that are good for a while yet, or nothing if the sign-in is over. Requests that arrive together share one refresh. */
+  const freshTokens = async (visit: Visit): Promise<SignedIn | undefined> => {
+    const { signedIn } = visit
+    const isFresh = signedIn.expiresAt.getTime() - Date.now() > refreshAheadMs
+    if (isFresh || signedIn.refreshToken === undefined) return signedIn
+    // Sending a rotated refresh token twice looks like theft and ends the sign-in, so the new one is kept before
+    // anybody who comes later can look.
+    visit.refreshing ??= oidc
+      .refresh(signedIn)
+      .then((fresh) => {
+        if (fresh) visit.signedIn = fresh
+        return fresh
+      })
+      .finally(() => delete visit.refreshing)
+    return visit.refreshing
   }
 
+  /** The list, or nothing if the API does not accept the token. Throws when the API cannot say. */
   const readPatients = async (accessToken: string): Promise<readonly Patient[] | undefined> => {
-    const response = await fetch(`${appUrl}/api/patients`, { headers: { authorization: `Bearer ${accessToken}` } })
-    if (response.status !== 200) return undefined
-    const body = (await response.json()) as { patients: readonly Patient[] }
-    return body.patients
+    const response = await fetch(`${appUrl}/api/patients`, {
+      headers: { authorization: `Bearer ${accessToken}` },
+      signal: AbortSignal.timeout(apiTimeoutMs),
+    })
+    if (response.status === 401) return undefined
+    if (!response.ok) throw new Error(`the API answered ${response.status}`)
+    return patientList.parse(await response.json()).patients
   }
 
   app.get('/ehr.css', (_request, reply) => reply.type('text/css').send(styles))
 
   app.get('/', async (request, reply) => {
-    const visit = visitOf(request)
-    if (!visit?.signedIn) return page(reply, 'welcome', { title: 'Harbor EHR' })
-    const signedIn = await freshTokens(visit, visit.signedIn).catch(() => undefined)
-    const patients = signedIn && (await readPatients(signedIn.accessToken))
-    if (!signedIn || !patients) {
-      // The session ended at the provider: signed out elsewhere, idle too long, or disabled.
-      visits.delete(request.cookies[visitCookie] ?? '')
-      return page(reply, 'welcome', { title: 'Harbor EHR', notice: 'Your session has ended. Please sign in again.' })
+    const visitId = request.cookies[visitCookie]
+    const visit = visits.get(visitId)
+    if (!visit) return page(reply, 'welcome', { title: 'Harbor EHR' })
+    try {
+      const signedIn = await freshTokens(visit)
+      const patients = signedIn && (await readPatients(signedIn.accessToken))
+      if (signedIn && patients) return page(reply, 'ward', { title: 'Ward list · Harbor EHR', signedIn, patients })
+    } catch {
+      // The person is still signed in as far as anybody knows: the visit stays, but shows no patients.
+      return problem(reply, 'The ward list is not available', noAnswer, 503)
     }
-    return page(reply, 'ward', { title: 'Ward list · Harbor EHR', signedIn, patients })
+    // The session ended at the provider: signed out elsewhere, idle too long, or disabled.
+    visits.remove(visitId)
+    reply.clearCookie(visitCookie, cookieOptions)
+    return page(reply, 'welcome', { title: 'Harbor EHR', notice: 'Your session has ended. Please sign in again.' })
   })
 
   app.get('/login', async (request, reply) => {
-    const query = request.query as Record<string, unknown>
-    const extra = passedThrough.flatMap((name) =>
-      typeof query[name] === 'string' ? [[name, query[name]] as const] : [],
-    )
     try {
-      const { url, pending } = await oidc.begin(Object.fromEntries(extra))
-      newVisit(reply, { pending })
+      const { url, pending } = await oidc.begin(signInWishes.parse(request.query))
+      reply.setCookie(pendingCookie, pendings.add(pending), cookieOptions)
       return reply.redirect(url.href, 303)
     } catch {
-      return problem(
-        reply,
-        'Sign-in is not available',
-        'The identity provider does not answer. Please try again in a moment.',
-      )
+      return problem(reply, 'Sign-in is not available', noAnswer, 503)
     }
   })
 
   app.get('/callback', async (request, reply) => {
-    const visit = visitOf(request)
-    if (!visit?.pending)
+    const pendingId = request.cookies[pendingCookie]
+    const pending = pendings.get(pendingId)
+    if (!pending)
       return problem(
         reply,
         'This sign-in was not started here',
         'It may have been finished in another tab, or be too old. Start again from the first page.',
       )
-    visits.delete(request.cookies[visitCookie] ?? '')
+    pendings.remove(pendingId)
+    reply.clearCookie(pendingCookie, cookieOptions)
     try {
+      const signedIn = await oidc.complete(new URL(request.url, appUrl), pending)
       // A new id after sign-in: one that somebody planted before is worth nothing.
-      newVisit(reply, { signedIn: await oidc.complete(new URL(request.url, appUrl), visit.pending) })
+      visits.remove(request.cookies[visitCookie])
+      reply.setCookie(visitCookie, visits.add({ signedIn }), cookieOptions)
       return reply.redirect('/', 303)
     } catch (error) {
-      const code = error instanceof Error && 'error' in error ? String(error.error) : 'unknown'
-      if (code === 'access_denied')
-        return problem(
-          reply,
-          'You were not signed in',
-          'Access was not allowed. Nothing was shared with this app. You can try again whenever you like.',
-        )
-      return problem(
-        reply,
-        'Signing in did not work',
-        `The answer of the identity provider could not be used (${code}). Please try again.`,
-      )
+      return problem(reply, ...explain(errorCode(error)))
     }
   })
 
   app.get('/logout', async (request, reply) => {
-    const visit = visitOf(request)
-    visits.delete(request.cookies[visitCookie] ?? '')
-    reply.clearCookie(visitCookie, { path: '/' })
-    return reply.redirect(visit?.signedIn ? (await oidc.signOutUrl(visit.signedIn)).href : '/', 303)
+    const visitId = request.cookies[visitCookie]
+    const visit = visits.get(visitId)
+    visits.remove(visitId)
+    reply.clearCookie(visitCookie, cookieOptions)
+    if (!visit) return reply.redirect('/', 303)
+    try {
+      return reply.redirect((await oidc.signOutUrl(visit.signedIn)).href, 303)
+    } catch {
+      const text =
+        'The identity provider does not answer, so you may still be signed in there. Sign out there later, or close your browser.'
+      return problem(reply, 'You are signed out of Harbor EHR only', text, 200)
+    }
   })
 
   await app.listen({ port: options.port, host: options.host ?? '127.0.0.1' })
   return { url: appUrl, close: () => app.close() }
+}
+
+/** What happened and what to do, for a sign-in that did not complete. */
+function explain(code: string | undefined): [title: string, text: string] {
+  const notSignedIn = 'You were not signed in'
+  switch (code) {
+    case 'access_denied':
+      return [
+        notSignedIn,
+        'Access was not allowed. Nothing was shared with this app. You can try again whenever you like.',
+      ]
+    case 'login_required':
+    case 'interaction_required':
+    case 'consent_required':
+      return [
+        notSignedIn,
+        'The identity provider needs to ask you something first. Please sign in from the first page.',
+      ]
+    default:
+      return [
+        'Signing in did not work',
+        `The answer of the identity provider could not be used${code ? ` (${code})` : ''}. Please try again.`,
+      ]
+  }
 }

@@ -1,18 +1,31 @@
 // Runs the app alone, against any provider: ISSUER=… CLIENT_ID=… node examples/ehr/main.ts
+import { z } from 'zod'
 import { startEhr } from './app.ts'
 
-const need = (name: string): string => {
-  const value = process.env[name]
-  if (!value) throw new Error(`${name} must be set`)
-  return value
-}
-
-const ehr = await startEhr({
-  issuer: need('ISSUER'),
-  port: Number(process.env['PORT'] ?? 3002),
-  clientId: need('CLIENT_ID'),
-  clientSecret: need('CLIENT_SECRET'),
-  apiClientId: need('API_CLIENT_ID'),
-  apiClientSecret: need('API_CLIENT_SECRET'),
+const environment = z.object({
+  ISSUER: z.url({ protocol: /^https?$/ }),
+  PORT: z.coerce.number().int().min(1).max(65_535).default(3002),
+  HOST: z.string().min(1).default('127.0.0.1'),
+  CLIENT_ID: z.string().min(1),
+  CLIENT_SECRET: z.string().min(1),
+  API_CLIENT_ID: z.string().min(1),
+  API_CLIENT_SECRET: z.string().min(1),
 })
-process.stdout.write(`Harbor EHR: ${ehr.url}\n`)
+
+const parsed = environment.safeParse(process.env)
+if (parsed.success) {
+  const env = parsed.data
+  const ehr = await startEhr({
+    issuer: env.ISSUER,
+    port: env.PORT,
+    host: env.HOST,
+    clientId: env.CLIENT_ID,
+    clientSecret: env.CLIENT_SECRET,
+    apiClientId: env.API_CLIENT_ID,
+    apiClientSecret: env.API_CLIENT_SECRET,
+  })
+  process.stdout.write(`Harbor EHR: ${ehr.url}\n`)
+} else {
+  for (const { path, message } of parsed.error.issues) process.stderr.write(`${path.join('.')}: ${message}\n`)
+  process.exitCode = 1
+}

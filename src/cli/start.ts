@@ -1,4 +1,5 @@
 // `mlpipes-auth start`: the server process, in demo mode with the demo EHR app beside it.
+import { existsSync } from 'node:fs'
 import { createServer as createHttpServer } from 'node:http'
 import { join } from 'node:path'
 import pino from 'pino'
@@ -87,7 +88,13 @@ async function startDemoEhr(config: Config): Promise<DemoEhr | undefined> {
     process.stderr.write(`port ${demoEhrPort} is taken, so the demo EHR app was not started\n`)
     return undefined
   }
-  const { startEhr } = await import(join(import.meta.dirname, '../../examples/ehr/app.ts'))
+  const app = join(import.meta.dirname, '../../examples/ehr/app.ts')
+  // The installed package carries no examples: the demo people can still sign in to whatever app is pointed here.
+  if (!existsSync(app)) {
+    process.stderr.write('the demo EHR app is part of the source checkout only, so it was not started\n')
+    return undefined
+  }
+  const { startEhr } = await import(app)
   return startEhr({
     issuer: config.issuer,
     port: demoEhrPort,

@@ -3,6 +3,7 @@ import type { Browser } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startEhr } from '../../examples/ehr/app.ts'
 import { axe, launchBrowser, newPage, shot, type WatchedPage } from '../support/browser.ts'
+import { obtainTokens } from '../support/client.ts'
 import { freePort } from '../support/free-port.ts'
 import { password, people, startServer, type TestServer } from '../support/server.ts'
 
@@ -87,6 +88,17 @@ describe.each([true, false])('with JavaScript %s', (javaScriptEnabled) => {
     await page.getByRole('link', { name: 'Sign in with MLPipes' }).waitFor()
     expect(watched.complaints).toEqual([])
     await watched.close()
+  })
+})
+
+describe('the API of the app', () => {
+  it('takes neither another app’s access token nor a refresh token, active though both are', async () => {
+    const tokens = await obtainTokens(server, 'first')
+    for (const token of [tokens.access_token, tokens.refresh_token ?? '', 'nonsense']) {
+      const answer = await fetch(`${ehr.url}/api/patients`, { headers: { authorization: `Bearer ${token}` } })
+      expect(answer.status).toBe(401)
+      expect(answer.headers.get('www-authenticate')).toContain('invalid_token')
+    }
   })
 })
 

@@ -32,7 +32,7 @@ export async function start(config: Config): Promise<number> {
   try {
     await listen(server, config)
     ehr = config.demo ? await startDemoEhr(config) : undefined
-    announce(config)
+    announce(config, ehr !== undefined)
     await stopped
   } finally {
     // Also after a failed start: nothing may go on listening behind an error message.
@@ -113,10 +113,12 @@ function isFree(port: number): Promise<boolean> {
   })
 }
 
-function announce(config: Config): void {
+function announce(config: Config, hasEhr: boolean): void {
   const lines = ['', 'MLPipes Auth is ready.', '', `  Issuer            ${config.issuer}`]
-  if (config.demo) {
+  if (hasEhr) {
     lines.push(`  Demo EHR app      ${demoEhrUrl}   (open this and choose "Sign in with MLPipes")`)
+  }
+  if (config.demo) {
     for (const person of demoPeople)
       lines.push(`  ${person.role.padEnd(17)} ${person.email}   password ${person.password}`)
   }

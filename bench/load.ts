@@ -1,51 +1,111 @@
-// A load generator: workers that each repeat one asynchronous step until the time is over.
-
+// A load generator: workers that each repeat one asynchronous step until the time is over. It speaks HTTP/1.1 over
+// plain sockets, because node:http as a client costs more than the servers that it is to measure.
 import { readFileSync } from 'node:fs'
-import { Agent, request } from 'node:http'
+import { connect, type Socket } from 'node:net'
 
 export interface Reply {
   readonly status: number
-  readonly headers: NodeJS.Dict<string | string[]>
+  header(name: string): string | undefined
+  /** Every value of a header that may come more than once. */
+  headers(name: string): string[]
   readonly text: string
 }
 
-const agent = new Agent({ keepAlive: true, maxSockets: 256 })
+export interface Sending {
+  readonly method?: string
+  readonly headers?: Record<string, string>
+  readonly body?: string
+}
 
-export function send(
-  url: string,
-  options: { method?: string; headers?: Record<string, string>; body?: string } = {},
-): Promise<Reply> {
-  return new Promise((resolve, reject) => {
-    const outgoing = request(
-      url,
-      {
-        agent,
-        method: options.method ?? 'GET',
-        headers: {
-          ...options.headers,
-          ...(options.body === undefined
-            ? {}
-            : {
-                'content-type': 'application/x-www-form-urlencoded',
-                'content-length': String(Buffer.byteLength(options.body)),
-              }),
-        },
-      },
-      (incoming) => {
-        const chunks: Buffer[] = []
-        incoming.on('data', (chunk: Buffer) => chunks.push(chunk))
-        incoming.on('end', () =>
-          resolve({
-            status: incoming.statusCode ?? 0,
-            headers: incoming.headers,
-            text: Buffer.concat(chunks).toString(),
-          }),
-        )
-      },
-    )
-    outgoing.on('error', reject)
-    outgoing.end(options.body)
+/** One kept-alive connection: one request on its way at a time, answers with Content-Length or in chunks. */
+class Connection {
+  readonly #socket: Socket
+  #received: Buffer = Buffer.alloc(0)
+  #waiting: { resolve(reply: Reply): void; reject(reason: unknown): void } | undefined
+
+  constructor(url: URL) {
+    this.#socket = connect({ host: '127.0.0.1', port: Number(url.port), noDelay: true })
+    this.#socket.on('data', (chunk) => {
+      this.#received = this.#received.length === 0 ? chunk : Buffer.concat([this.#received, chunk])
+      const reply = parse(this.#received)
+      if (!reply) return
+      this.#received = Buffer.alloc(0)
+      const waiting = this.#waiting
+      this.#waiting = undefined
+      waiting?.resolve(reply)
+    })
+    this.#socket.on('error', (error) => this.#waiting?.reject(error))
+    this.#socket.on('close', () => this.#waiting?.reject(new Error('the server closed the connection')))
+  }
+
+  get isOpen(): boolean {
+    return !this.#socket.destroyed && this.#socket.readyState !== 'closed'
+  }
+
+  exchange(message: string): Promise<Reply> {
+    return new Promise((resolve, reject) => {
+      this.#waiting = { resolve, reject }
+      this.#socket.write(message, 'latin1')
+    })
+  }
+}
+
+/** The complete answer in `bytes`, or undefined while some of it is still to come. */
+function parse(bytes: Buffer): Reply | undefined {
+  const end = bytes.indexOf('\r\n\r\n')
+  if (end < 0) return undefined
+  const head = bytes.toString('latin1', 0, end)
+  const headers = (name: string) =>
+    [...head.matchAll(new RegExp(`^${name}: (.*)$`, 'gim'))].map(([, value]) => value?.trim() ?? '')
+  const body = bytes.subarray(end + 4)
+  const length = /\r\ncontent-length: (\d+)/i.exec(head)?.[1]
+  const status = Number(head.slice(9, 12))
+  const reply = (content: Buffer): Reply => ({
+    status,
+    headers,
+    header: (name) => headers(name)[0],
+    text: content.toString(),
   })
+  if (length !== undefined) return body.length < Number(length) ? undefined : reply(body)
+  if (status === 204 || status === 304) return reply(body)
+  if (!body.subarray(-5).equals(lastChunk)) return undefined
+  return reply(joinChunks(body))
+}
+
+const lastChunk = Buffer.from('0\r\n\r\n')
+
+function joinChunks(body: Buffer): Buffer {
+  const chunks: Buffer[] = []
+  for (let at = 0; ; ) {
+    const lineEnd = body.indexOf('\r\n', at)
+    const size = Number.parseInt(body.toString('latin1', at, lineEnd), 16)
+    if (size === 0) return Buffer.concat(chunks)
+    chunks.push(body.subarray(lineEnd + 2, lineEnd + 2 + size))
+    at = lineEnd + 4 + size
+  }
+}
+
+const idle = new Map<string, Connection[]>()
+
+export async function send(address: string, sending: Sending = {}): Promise<Reply> {
+  const url = new URL(address)
+  const connections = idle.get(url.host) ?? []
+  idle.set(url.host, connections)
+  let connection = connections.pop()
+  while (connection && !connection.isOpen) connection = connections.pop()
+  connection ??= new Connection(url)
+  const reply = await connection.exchange(message(url, sending))
+  if (reply.header('connection') !== 'close') connections.push(connection)
+  return reply
+}
+
+function message(url: URL, { method = 'GET', headers = {}, body }: Sending): string {
+  const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
+  if (body !== undefined)
+    lines.push(
+      `content-type: application/x-www-form-urlencoded\r\ncontent-length: ${String(Buffer.byteLength(body))}\r\n`,
+    )
+  return `${method} ${url.pathname}${url.search} HTTP/1.1\r\nhost: ${url.host}\r\n${lines.join('')}\r\n${body ?? ''}`
 }
 
 export interface Result {

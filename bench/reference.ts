@@ -27,28 +27,23 @@ const provider = new Provider(`http://localhost:${port}`, {
   },
 })
 
-/** Makes a refresh token without a browser, for the refresh scenario. */
-async function issueRefreshToken(): Promise<string> {
+/** Makes a person's tokens without a browser. */
+async function issueTokens(): Promise<string> {
   const client = await provider.Client.find('api')
   if (!client) throw new Error('no client')
   const grant = new provider.Grant({ accountId: 'someone', clientId: 'api' })
   grant.addOIDCScope('openid offline_access')
   const grantId = await grant.save()
-  const token = new provider.RefreshToken({
-    accountId: 'someone',
-    client,
-    grantId,
-    gty: 'authorization_code',
-    scope: 'openid offline_access',
-    rotations: 0,
-  } as never)
-  return token.save()
+  const common = { accountId: 'someone', client, grantId, gty: 'authorization_code', scope: 'openid offline_access' }
+  const access = new provider.AccessToken({ ...common, expiresIn: 3600 } as never)
+  const refresh = new provider.RefreshToken({ ...common, rotations: 0 } as never)
+  return JSON.stringify({ access_token: await access.save(), refresh_token: await refresh.save() })
 }
 
 const callback = provider.callback()
 createServer((request, response) => {
-  if (request.url === '/bench/refresh-token') {
-    issueRefreshToken().then((token) => response.end(token))
+  if (request.url === '/bench/tokens') {
+    issueTokens().then((tokens) => response.end(tokens))
     return
   }
   void callback(request, response)

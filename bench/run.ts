@@ -6,14 +6,19 @@ import { mkdtempSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
 import argon2 from 'argon2'
+import type { HashCost } from '../src/credentials/password.ts'
 import { freePort } from '../tests/support/free-port.ts'
 import { createDatabase, startPostgres } from '../tests/support/postgres.ts'
 import { measure, type Result, send } from './load.ts'
 
 const runMs = Number(process.env['BENCH_MS'] ?? 6_000)
 const workers = 64
+// BENCH_ONLY=refresh runs one scenario; BENCH_PROFILE=folder writes a CPU profile of this server there.
+const only = process.env['BENCH_ONLY']
+const profileFolder = process.env['BENCH_PROFILE']
 const root = join(import.meta.dirname, '..')
 const secret = 'a secret of the bench, long enough for anybody'
+const discoveryPath = '/.well-known/openid-configuration'
 const redirectUri = 'http://localhost:9/callback'
 const password = 'Bench-Password-2026'
 const basic = `Basic ${Buffer.from('api:api-secret-0123456789').toString('base64')}`
@@ -53,9 +58,11 @@ interface Server {
   readonly url: string
   readonly process: ChildProcess
   readonly pid: number
+  readonly isReference: boolean
 }
 
-async function startOurs(): Promise<Server> {
+/** @param hashCost other than the one people get: then the server is started without the command line */
+async function startOurs(hashCost?: HashCost): Promise<Server> {
   const port = await freePort()
   const url = `http://localhost:${port}`
   const { ownerUrl, appUrl } = await createDatabase(postgres.adminUrl)
@@ -74,10 +81,12 @@ async function startOurs(): Promise<Server> {
   const cli = join(root, 'bin/mlpipes-auth.js')
   execFileSync(process.execPath, [cli, 'migrate'], { env })
   execFileSync(process.execPath, [cli, 'apply', join(folder, 'bench.json')], { env })
-  const child = spawn(process.execPath, [cli, 'start'], { env, stdio: 'inherit' })
+  const profiling = profileFolder === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profileFolder}`]
+  const command = hashCost ? [join(import.meta.dirname, 'server.ts'), JSON.stringify(hashCost)] : [cli, 'start']
+  const child = spawn(process.execPath, [...profiling, ...command], { env, stdio: ['ignore', 'ignore', 'inherit'] })
   for (;;) {
     const answer = await send(`${url}/readyz`).catch(() => undefined)
-    if (answer?.status === 200) return { url, process: child, pid: child.pid ?? 0 }
+    if (answer?.status === 200) return { url, process: child, pid: child.pid ?? 0, isReference: false }
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
 }
@@ -89,7 +98,7 @@ async function startReference(): Promise<Server> {
     silent: true,
   })
   await new Promise((resolve) => child.once('message', resolve))
-  return { url: `http://localhost:${port}`, process: child, pid: child.pid ?? 0 }
+  return { url: `http://localhost:${port}`, process: child, pid: child.pid ?? 0, isReference: true }
 }
 
 /** A browser's way through a sign-in. Returns the code and its verifier. */
@@ -110,22 +119,22 @@ async function signIn(server: Server, person: number): Promise<{ code: string; v
       headers: { cookie, accept: 'text/html' },
       ...(body === undefined ? {} : { method: 'POST', body }),
     })
-    for (const line of [answer.headers['set-cookie'] ?? []].flat()) {
+    for (const line of answer.headers('set-cookie')) {
       const [name = '', value = ''] = line.split(';')[0]?.split('=') ?? []
       cookies.set(name, value)
     }
     return answer
   }
   const begun = await go(`/oauth/authorize?${query}`)
-  const path = String(begun.headers['location'])
+  const path = String(begun.header('location'))
   const page = await go(path)
   const csrf = /name="csrf" value="([^"]+)"/.exec(page.text)?.[1] ?? ''
   const submitted = await go(
     `${path}/password`,
     new URLSearchParams({ csrf, email: `p${person}@bench.example`, password }).toString(),
   )
-  const landing = await go(String(submitted.headers['location']))
-  const code = new URL(String(landing.headers['location'])).searchParams.get('code')
+  const landing = await go(String(submitted.header('location')))
+  const code = new URL(String(landing.header('location'))).searchParams.get('code')
   if (code === null) throw new Error(`sign-in failed: ${submitted.status} ${landing.status}`)
   return { code, verifier }
 }
@@ -138,67 +147,70 @@ function expectOk(answer: { status: number; text: string }): typeof answer {
 }
 
 const tokenRequest = (server: Server, authorization: string, body: string) =>
-  send(`${server.url}${server === ours ? '/oauth' : ''}/token`, { method: 'POST', headers: { authorization }, body })
+  send(`${server.url}${server.isReference ? '' : '/oauth'}/token`, { method: 'POST', headers: { authorization }, body })
 
-async function refreshTokens(server: Server): Promise<string[]> {
-  if (server !== ours)
-    return Promise.all(
-      Array.from({ length: workers }, async () => (await send(`${server.url}/bench/refresh-token`)).text),
-    )
-  const app = `Basic ${Buffer.from('app:app-secret-0123456789').toString('base64')}`
+const appBasic = `Basic ${Buffer.from('app:app-secret-0123456789').toString('base64')}`
+
+const introspect = (server: Server, token: string) =>
+  send(server.url + (server.isReference ? '/token/introspection' : '/oauth/introspect'), {
+    method: 'POST',
+    headers: { authorization: basic },
+    body: form({ token }),
+  })
+
+async function serviceToken(server: Server): Promise<string> {
+  const answer = expectOk(await tokenRequest(server, basic, form({ grant_type: 'client_credentials' })))
+  return String(JSON.parse(answer.text).access_token)
+}
+
+/** The tokens of one person per worker. */
+async function personTokens(server: Server): Promise<{ access_token: string; refresh_token: string }[]> {
   return Promise.all(
     Array.from({ length: workers }, async (_, worker) => {
+      if (server.isReference) return JSON.parse((await send(`${server.url}/bench/tokens`)).text)
       const { code, verifier } = await signIn(server, worker)
-      const answer = expectOk(
-        await tokenRequest(
-          server,
-          app,
-          form({ grant_type: 'authorization_code', code, redirect_uri: redirectUri, code_verifier: verifier }),
-        ),
-      )
-      return String(JSON.parse(answer.text).refresh_token)
+      const body = form({ grant_type: 'authorization_code', code, redirect_uri: redirectUri, code_verifier: verifier })
+      return JSON.parse(expectOk(await tokenRequest(server, appBasic, body)).text)
     }),
   )
 }
 
+const refreshTokens = async (server: Server) => (await personTokens(server)).map((tokens) => tokens.refresh_token)
+
+/** One refresh of the worker's token, which it replaces. */
+function refreshStep(server: Server, current: string[]) {
+  const authorization = server.isReference ? basic : appBasic
+  return async (worker: number) => {
+    const body = form({ grant_type: 'refresh_token', refresh_token: current[worker] ?? '' })
+    const answer = expectOk(await tokenRequest(server, authorization, body))
+    current[worker] = String(JSON.parse(answer.text).refresh_token)
+  }
+}
+
+function wants(scenario: string): boolean {
+  return only === undefined || only === scenario
+}
+
 async function scenarios(server: Server): Promise<Record<string, Result>> {
   const results: Record<string, Result> = {}
-  const step = async (name: string, work: (worker: number) => Promise<unknown>) => {
-    results[name] = await measure(server.pid, workers, runMs, work)
+  const prefix = server.isReference ? '' : '/oauth'
+  const step = async (name: string, prepare: () => Promise<(worker: number) => Promise<unknown>>) => {
+    if (wants(name)) results[name] = await measure(server.pid, workers, runMs, await prepare())
   }
-  const prefix = server === ours ? '/oauth' : ''
-  await step('discovery', async () => expectOk(await send(`${server.url}/.well-known/openid-configuration`)))
-  await step('jwks', async () => expectOk(await send(`${server.url}${prefix}/jwks`)))
-  await step('client_credentials', async () =>
-    expectOk(await tokenRequest(server, basic, form({ grant_type: 'client_credentials' }))),
-  )
-  const tokens = await Promise.all(
-    Array.from({ length: workers }, async () =>
-      String(
-        JSON.parse(expectOk(await tokenRequest(server, basic, form({ grant_type: 'client_credentials' }))).text)
-          .access_token,
-      ),
-    ),
-  )
-  const introspection = server === ours ? '/oauth/introspect' : '/token/introspection'
-  await step('introspection', async (worker) => {
-    const answer = expectOk(
-      await send(server.url + introspection, {
-        method: 'POST',
-        headers: { authorization: basic },
-        body: form({ token: tokens[worker] ?? '' }),
-      }),
-    )
+  const introspecting = (tokens: readonly string[]) => async (worker: number) => {
+    const answer = expectOk(await introspect(server, tokens[worker] ?? ''))
     if (!answer.text.includes('"active":true')) throw new Error('a token went inactive under the bench')
-  })
-  const current = await refreshTokens(server)
-  const client = server === ours ? `Basic ${Buffer.from('app:app-secret-0123456789').toString('base64')}` : basic
-  await step('refresh', async (worker) => {
-    const answer = expectOk(
-      await tokenRequest(server, client, form({ grant_type: 'refresh_token', refresh_token: current[worker] ?? '' })),
-    )
-    current[worker] = String(JSON.parse(answer.text).refresh_token)
-  })
+  }
+  await step('discovery', async () => async () => expectOk(await send(`${server.url}${discoveryPath}`)))
+  await step('jwks', async () => async () => expectOk(await send(`${server.url}${prefix}/jwks`)))
+  await step('client_credentials', async () => () => serviceToken(server))
+  await step('introspection', async () =>
+    introspecting(await Promise.all(Array.from({ length: workers }, () => serviceToken(server)))),
+  )
+  await step('introspection_person', async () =>
+    introspecting((await personTokens(server)).map((tokens) => tokens.access_token)),
+  )
+  await step('refresh', async () => refreshStep(server, await refreshTokens(server)))
   return results
 }
 
@@ -228,73 +240,96 @@ const ours = await startOurs()
 const lines: string[] = []
 try {
   const mine = await scenarios(ours)
-  const bare = await bareArgon2({ memoryCost: 19_456, timeCost: 2 })
-  const signIns = await measure(ours.pid, workers, runMs, (worker) => signIn(ours, worker))
-  const token = String(
-    JSON.parse((await tokenRequest(ours, basic, form({ grant_type: 'client_credentials' }))).text).access_token,
-  )
-  let storming = true
-  const storm = Promise.all(
-    Array.from({ length: workers }, async (_, worker) => {
-      while (storming) await signIn(ours, worker)
-    }),
-  )
-  const during = await measure(ours.pid, 4, runMs, () =>
-    send(`${ours.url}/oauth/introspect`, { method: 'POST', headers: { authorization: basic }, body: form({ token }) }),
-  )
-  storming = false
-  await storm
-  ours.process.kill('SIGTERM')
-  await new Promise((resolve) => ours.process.once('exit', resolve))
+  const signIns = wants('sign_in') ? await measureSignIns() : []
+  const storm = wants('storm') ? await measureStorm() : []
+  await stop(ours)
+  const keycloak = wants('keycloak') ? await measureAtKeycloakCost() : []
   const reference = await startReference()
   const theirs = await scenarios(reference)
-  reference.process.kill()
-
-  lines.push(
-    `${new Date().toISOString().slice(0, 10)}, ${cpus().length} × ${cpus()[0]?.model.trim()}, ${Math.round(totalmem() / 2 ** 30)} GiB, Node ${process.version}, ${workers} connections, ${runMs / 1000} s each.`,
-    '',
-  )
-  lines.push(
-    row([
-      'scenario',
-      'requests/s',
-      'p50 ms',
-      'p99 ms',
-      'CPU µs/request',
-      'RSS MiB',
-      'memory adapter requests/s',
-      'its CPU µs/request',
-      'ratio (requests/s)',
-    ]),
-    row(Array(9).fill('---')),
-  )
-  for (const [name, result] of Object.entries(mine)) {
-    const other = theirs[name]
-    if (other)
-      lines.push(
-        row([
-          name,
-          whole(result.perSecond),
-          tenth(result.p50Ms),
-          tenth(result.p99Ms),
-          whole(result.cpuMicros),
-          result.rssMib,
-          whole(other.perSecond),
-          whole(other.cpuMicros),
-          (result.perSecond / other.perSecond).toFixed(2),
-        ]),
-      )
-  }
-  lines.push(
-    '',
-    `Password sign-ins (four requests each): ${tenth(signIns.perSecond)}/s, p99 ${whole(signIns.p99Ms)} ms, RSS ${signIns.rssMib} MiB; bare argon2id verifies (19 MiB, t=2): ${tenth(bare)}/s; ratio ${(signIns.perSecond / bare).toFixed(2)}.`,
-  )
-  lines.push(
-    `Introspection while 64 people sign in without a pause: p50 ${tenth(during.p50Ms)} ms, p99 ${tenth(during.p99Ms)} ms.`,
-  )
+  await stop(reference)
+  lines.push(...table(mine, theirs), '', ...signIns, ...storm, ...keycloak)
 } finally {
   ours.process.kill()
   await postgres.stop()
 }
 process.stdout.write(`${lines.join('\n')}\n`)
 process.exit(0)
+
+async function stop(server: Server): Promise<void> {
+  const exited = new Promise((resolve) => server.process.once('exit', resolve))
+  server.process.kill('SIGTERM')
+  await exited
+}
+
+async function measureSignIns(): Promise<string[]> {
+  const bare = await bareArgon2({ memoryCost: 19_456, timeCost: 2 })
+  const result = await measure(ours.pid, workers, runMs, (worker) => signIn(ours, worker))
+  return [
+    `Password sign-ins (four requests each): ${tenth(result.perSecond)}/s, p99 ${whole(result.p99Ms)} ms, ${whole(result.cpuMicros)} µs CPU, RSS ${result.rssMib} MiB; bare argon2id verifies (19 MiB, t=2): ${tenth(bare)}/s; ratio ${(result.perSecond / bare).toFixed(2)}.`,
+  ]
+}
+
+async function measureStorm(): Promise<string[]> {
+  const token = await serviceToken(ours)
+  let storming = true
+  const storm = Promise.all(
+    Array.from({ length: workers }, async (_, worker) => {
+      while (storming) await signIn(ours, worker)
+    }),
+  )
+  const during = await measure(ours.pid, 4, runMs, () => introspect(ours, token))
+  storming = false
+  await storm
+  return [
+    `Introspection while ${workers} people sign in without a pause: p50 ${tenth(during.p50Ms)} ms, p99 ${tenth(during.p99Ms)} ms.`,
+  ]
+}
+
+/** Keycloak's sizing guide counts per vCPU of the server alone, at its own Argon2 parameters. */
+async function measureAtKeycloakCost(): Promise<string[]> {
+  const server = await startOurs({ memoryKib: 7_168, passes: 5 })
+  const signIns = await measure(server.pid, workers, runMs, (worker) => signIn(server, worker))
+  const tokens = await measure(server.pid, workers, runMs, () => serviceToken(server))
+  const current = await refreshTokens(server)
+  const refreshes = await measure(server.pid, workers, runMs, refreshStep(server, current))
+  await stop(server)
+  const perCore = (result: Result) => whole(1e6 / result.cpuMicros)
+  return [
+    `At Argon2id m=7 MiB, t=5, per second and core of this process: ${perCore(signIns)} password sign-ins, ${perCore(tokens)} client_credentials, ${perCore(refreshes)} refreshes.`,
+  ]
+}
+
+function table(mine: Record<string, Result>, theirs: Record<string, Result>): string[] {
+  const head = [
+    'scenario',
+    'requests/s',
+    'p50 ms',
+    'p99 ms',
+    'CPU µs/request',
+    'RSS MiB',
+    'memory adapter requests/s',
+    'its CPU µs/request',
+    'ratio (requests/s)',
+  ]
+  const rows = Object.entries(mine).map(([name, result]) => {
+    const other = theirs[name]
+    return row([
+      name,
+      whole(result.perSecond),
+      tenth(result.p50Ms),
+      tenth(result.p99Ms),
+      whole(result.cpuMicros),
+      result.rssMib,
+      ...(other
+        ? [whole(other.perSecond), whole(other.cpuMicros), (result.perSecond / other.perSecond).toFixed(2)]
+        : ['', '', '']),
+    ])
+  })
+  return [
+    `${new Date().toISOString().slice(0, 10)}, ${cpus().length} × ${cpus()[0]?.model.trim()}, ${Math.round(totalmem() / 2 ** 30)} GiB, Node ${process.version}, ${workers} connections, ${runMs / 1000} s each.`,
+    '',
+    row(head),
+    row(head.map(() => '---')),
+    ...rows,
+  ]
+}

@@ -60,7 +60,10 @@ export function openPostgres(options: PostgresOptions): Database {
   pool.on('error', options.onIdleError)
   // The pool listens only while a connection is idle; one that breaks between two statements of a transaction would
   // end the process all the same.
-  pool.on('connect', (client) => client.on('error', options.onIdleError))
+  pool.on('connect', (client) => {
+    client.on('error', options.onIdleError)
+    runByName(client)
+  })
   const kysely = new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) })
   return {
     kind: 'postgres',
@@ -71,6 +74,32 @@ export function openPostgres(options: PostgresOptions): Database {
     },
     close: () => kysely.destroy(),
   }
+}
+
+const maxNames = 500
+const names = new Map<string, string>()
+
+/** A name for a statement's text, or none where the text is one of too many or its columns may change under it. */
+function nameOf(text: string): string | undefined {
+  const known = names.get(text)
+  if (known !== undefined || names.size >= maxNames || text.includes('*')) return known
+  const name = `q${names.size}`
+  names.set(text, name)
+  return name
+}
+
+/**
+ * Kysely sends text and parameters only, and PostgreSQL would parse and plan each time. Texts are few: each gets a
+ * name, under which a connection prepares it once.
+ */
+function runByName(client: pg.ClientBase): void {
+  const query: (...args: unknown[]) => unknown = client.query.bind(client)
+  const named = (...args: unknown[]) => {
+    const [text, values] = args
+    const name = args.length === 2 && typeof text === 'string' && Array.isArray(values) ? nameOf(text) : undefined
+    return name === undefined ? query(...args) : query({ name, text, values })
+  }
+  Object.defineProperty(client, 'query', { value: named })
 }
 
 /**

@@ -64,7 +64,7 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
 function guardEdge(app: FastifyInstance, { issuer, trustedProxies }: AppOptions): void {
   const host = new URL(issuer).host
   const proxies = toBlockList(trustedProxies)
-  const security = securityHeaders(issuer)
+  const security = Object.entries(securityHeaders(issuer))
   app.addHook('onRequest', async (request, reply) => {
     const raw = request.raw
     const peer = raw.socket.remoteAddress
@@ -73,7 +73,9 @@ function guardEdge(app: FastifyInstance, { issuer, trustedProxies }: AppOptions)
     // What cannot be read as an address is not believed: the peer itself is then the client.
     const ip = forwarded !== undefined && isIP(forwarded) !== 0 ? forwarded : canonicalAddress(peer)
     setOrigin(raw, { ip, userAgent: raw.headers['user-agent'], requestId: request.id })
-    reply.headers(security).header('x-request-id', request.id)
+    // On the raw response: the provider writes its answers itself, past Fastify's own headers.
+    for (const [name, value] of security) reply.raw.setHeader(name, value)
+    reply.raw.setHeader('x-request-id', request.id)
     // The provider reads the request itself and must not see what a client claims to have been forwarded.
     for (const name of Object.keys(raw.headers))
       if (name.startsWith('x-forwarded-') || name === 'forwarded') delete raw.headers[name]

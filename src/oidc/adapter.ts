@@ -45,16 +45,17 @@ function payloadAdapter(parts: AdapterParts, model: string): Adapter {
         if (!fresh) throw new errors.InvalidGrant('already used')
         return
       }
+      const idHash = sha256(id)
       const row = {
         model,
-        idHash: sha256(id),
+        idHash,
         payload: stripped(payload),
         grantId: payload.grantId,
         accountId: payload.accountId,
         clientId: payload.clientId,
         expiresInSeconds: expiresIn,
       }
-      const events = tokenModels.has(model) ? [tokenEvent(model, sha256(id), payload)] : []
+      const events = tokenModels.has(model) ? [tokenEvent(model, idHash, payload)] : []
       await withOpenTransaction((tx) => payloads.save(tx, row, events))
     },
     async find(id) {
@@ -70,10 +71,11 @@ function payloadAdapter(parts: AdapterParts, model: string): Adapter {
       if (!won) throw new errors.InvalidGrant('already used')
     },
     async destroy(id) {
+      const idHash = sha256(id)
+      if (!tokenModels.has(model))
+        return withOpenTransaction(async (tx) => void (await payloads.destroy(tx ?? db, model, idHash)))
       await inRequestTransaction(db, async (tx) => {
-        const idHash = sha256(id)
-        const destroyed = await payloads.destroy(tx, model, idHash)
-        if (destroyed && tokenModels.has(model)) await appendAudit(tx, revokedEvent(model, idHash))
+        if (await payloads.destroy(tx, model, idHash)) await appendAudit(tx, revokedEvent(model, idHash))
       })
     },
     async revokeByGrantId(grantId) {

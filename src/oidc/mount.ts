@@ -29,9 +29,6 @@ export async function mountProvider(app: FastifyInstance, options: MountOptions)
 
   const hand = (request: FastifyRequest, reply: FastifyReply) => {
     reply.hijack()
-    // What hooks set with reply.header() would be lost: Fastify does not write this answer.
-    for (const [name, value] of Object.entries(reply.getHeaders()))
-      if (value !== undefined) reply.raw.setHeader(name, value)
     request.raw.headers['x-forwarded-proto'] = issuer.protocol.slice(0, -1)
     const callback: (...args: [typeof request.raw, typeof reply.raw]) => unknown = options.provider().callback()
     return callback(request.raw, reply.raw)

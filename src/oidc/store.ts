@@ -5,7 +5,7 @@ import type { AuditEvent } from '../audit/events.ts'
 import { auditInsert, auditValues } from '../audit/store.ts'
 import { createBatcher } from '../db/batcher.ts'
 import { coalesce } from '../db/coalesce.ts'
-import { type Database, type Prepared, type Row, runIn, type Tx } from '../db/database.ts'
+import { type Database, type Db, type Prepared, type Row, runIn, type Tx } from '../db/database.ts'
 
 export interface PayloadRow {
   readonly model: string
@@ -90,7 +90,7 @@ export interface PayloadStore {
   ): Promise<boolean>
   /** Compare-and-set: true for the one caller who consumed it (D1). */
   consume(tx: Tx, model: string, idHash: string): Promise<boolean>
-  destroy(tx: Tx, model: string, idHash: string): Promise<boolean>
+  destroy(db: Db | Tx, model: string, idHash: string): Promise<boolean>
   revokeByGrantId(tx: Tx, model: string, grantId: string): Promise<number>
   /** Deletes rows that expired more than a day ago, at most `limit` of them; returns how many. */
   clean(limit: number): Promise<number>
@@ -149,8 +149,8 @@ export function createPayloadStore(database: Database): PayloadStore {
         .executeTakeFirst()
       return result.numUpdatedRows === 1n
     },
-    async destroy(tx, model, idHash) {
-      const result = await tx
+    async destroy(db, model, idHash) {
+      const result = await db
         .deleteFrom('oidc_payloads')
         .where('model', '=', model)
         .where('id_hash', '=', idHash)

@@ -1,7 +1,7 @@
 // Accounts: who a person is, where they belong and whether they may act. Credentials are elsewhere.
 import { sql } from 'kysely'
 import { coalesce } from '../db/coalesce.ts'
-import type { Database, Prepared, Row } from '../db/database.ts'
+import type { Database, Row } from '../db/database.ts'
 import { effectivePolicy, type Platform, type Policy, type PolicyInput } from '../organizations/policy.ts'
 
 /** A person who may act now: the account is not disabled, the organisation not closed. */
@@ -34,15 +34,12 @@ export function isEmailShaped(email: string): boolean {
   return email.length <= 254 && /^[^\s@,;<>"\p{Cc}]{1,64}@[^\s@,;<>"\p{Cc}]+\.[^\s@,;<>"\p{Cc}.]+$/u.test(email)
 }
 
-const findActive: Prepared = {
-  name: 'accounts_find_active',
-  text: `select a.id, a.email, a.email_verified_at, a.name, a.updated_at, o.id as organization_id, o.slug, o.name as organization_name,
+const findActive = `select a.id, a.email, a.email_verified_at, a.name, a.updated_at, o.id as organization_id, o.slug, o.name as organization_name,
       o.policy, m.roles
     from mlpipes_auth.accounts a
     join mlpipes_auth.organizations o on o.id = a.organization_id and o.closed_at is null
     join mlpipes_auth.memberships m on m.account_id = a.id and m.organization_id = a.organization_id
-    where a.disabled_at is null and a.id = any($1::text[])`,
-}
+    where a.disabled_at is null and a.id = any($1::text[])`
 
 export interface Accounts {
   /** The account if it may act now. Concurrent calls share a statement. */

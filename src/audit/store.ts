@@ -1,6 +1,6 @@
 // audit_events in SQL: how a set of events becomes one insert, alone or beside another write in the same statement.
 import { isIP } from 'node:net'
-import type { Prepared, Row } from '../db/database.ts'
+import type { Row } from '../db/database.ts'
 import { type AuditEvent, auditEvents } from './events.ts'
 
 const columns = [
@@ -34,7 +34,7 @@ export function auditInsert(first: number): string {
   return `insert into mlpipes_auth.audit_events (${columns.join(', ')}) select ${typed} from unnest(${arrays}) as event (${columns.join(', ')})`
 }
 
-export const insertAuditEvents: Prepared = { name: 'audit_insert', text: auditInsert(1) }
+export const insertAuditEvents = auditInsert(1)
 
 /** The parameters of `auditInsert`: one array per column. Throws when an event's details do not have their shape. */
 export function auditValues(events: readonly AuditEvent[]): (string | null)[][] {
@@ -65,6 +65,9 @@ function cleanText(text: string | undefined): string | undefined {
   return text?.toWellFormed().replace(/[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu, ' ')
 }
 
+/** What is read of an event. */
+export const recordColumns = ['id', 'occurred_at', ...columns] as const
+
 export interface AuditRecord {
   readonly id: string
   readonly occurredAt: Date
@@ -82,7 +85,7 @@ export interface AuditRecord {
   readonly details: unknown
 }
 
-/** Maps a row of `select * from audit_events`. */
+/** Maps a row of `recordColumns`. */
 export function toRecord(row: Row): AuditRecord {
   const text = (value: unknown) => (value === null || value === undefined ? null : String(value))
   return {

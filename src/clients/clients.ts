@@ -1,7 +1,7 @@
 // Clients: the relying parties and resource servers of an organisation, with the rules for what may be registered.
 import { z } from 'zod'
 import { coalesce } from '../db/coalesce.ts'
-import type { Database, Prepared, Row } from '../db/database.ts'
+import type { Database, Row } from '../db/database.ts'
 
 /** Every scope this server knows. */
 export const supportedScopes = [
@@ -125,13 +125,10 @@ export function clientMetadata(client: ClientInput): Record<string, unknown> {
   }
 }
 
-const findClients: Prepared = {
-  name: 'clients_find',
-  text: `select c.client_id, c.name, c.secret_digest, c.metadata, c.introspection, c.first_party, c.profile,
+const findClients = `select c.client_id, c.name, c.secret_digest, c.metadata, c.introspection, c.first_party, c.profile,
       o.id as organization_id, o.name as organization_name
     from mlpipes_auth.clients c join mlpipes_auth.organizations o on o.id = c.organization_id and o.closed_at is null
-    where c.disabled_at is null and c.client_id = any($1::text[])`,
-}
+    where c.disabled_at is null and c.client_id = any($1::text[])`
 
 export interface Clients {
   /** The client's metadata as the provider takes it, if the client may act now. Concurrent calls share a statement. */

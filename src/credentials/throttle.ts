@@ -1,12 +1,10 @@
 // Throttling of guesses: a counter per account (whatever the spelling of its e-mail) and per address, counted before
 // anything is compared, by one conditional update each (F36). Shared by all replicas, because it lives in the database.
-import type { Database, Prepared } from '../db/database.ts'
+import type { Database } from '../db/database.ts'
 
-const take: Prepared = {
-  name: 'attempts_take',
-  // At most one row per key: the update wins only below the limit or after the window, so that no number of parallel
-  // requests gets more tries than the limit.
-  text: `insert into mlpipes_auth.sign_in_attempts as a (key, failures, window_ends_at)
+// At most one row per key: the update wins only below the limit or after the window, so that no number of parallel
+// requests gets more tries than the limit.
+const take = `insert into mlpipes_auth.sign_in_attempts as a (key, failures, window_ends_at)
     select key, 1, now() + make_interval(secs => $3::integer) from unnest($1::text[], $2::integer[]) as wanted (key, max_failures)
     order by key
     on conflict (key) do update set
@@ -14,18 +12,11 @@ const take: Prepared = {
       window_ends_at = case when a.window_ends_at <= now() then excluded.window_ends_at else a.window_ends_at end
     where a.window_ends_at <= now()
       or a.failures < (select max_failures from unnest($1::text[], $2::integer[]) as w (k, max_failures) where w.k = a.key)
-    returning key, failures`,
-}
-const settle: Prepared = {
-  name: 'attempts_settle',
-  text: `with cleared as (delete from mlpipes_auth.sign_in_attempts where key = any($1::text[]))
-    update mlpipes_auth.sign_in_attempts set failures = greatest(failures - 1, 0) where key = any($2::text[])`,
-}
-const wait: Prepared = {
-  name: 'attempts_wait',
-  text: `select ceil(extract(epoch from max(window_ends_at) - now()))::integer as seconds
-    from mlpipes_auth.sign_in_attempts where key = any($1::text[]) and window_ends_at > now()`,
-}
+    returning key, failures`
+const settle = `with cleared as (delete from mlpipes_auth.sign_in_attempts where key = any($1::text[]))
+    update mlpipes_auth.sign_in_attempts set failures = greatest(failures - 1, 0) where key = any($2::text[])`
+const wait = `select ceil(extract(epoch from max(window_ends_at) - now()))::integer as seconds
+    from mlpipes_auth.sign_in_attempts where key = any($1::text[]) and window_ends_at > now()`
 
 export interface Budget {
   readonly key: string

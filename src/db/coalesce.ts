@@ -1,11 +1,11 @@
 // Reads that concurrent requests share: one prepared statement over arrays for all who ask in the same turn. A request
 // that holds a transaction reads inside it instead, on its own connection, and so sees what it wrote itself.
 import { createBatcher } from './batcher.ts'
-import { type Database, type Prepared, type Row, runIn } from './database.ts'
+import { type Database, type Row, runIn } from './database.ts'
 import { withOpenTransaction } from './transaction.ts'
 
 export interface Coalesced<Item, Result> {
-  readonly statement: Prepared
+  readonly statement: string
   /** The statement's parameters for these items: arrays, one entry per item. */
   values(items: readonly Item[]): unknown[]
   /** One result per item, in their order. */

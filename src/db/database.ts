@@ -10,17 +10,11 @@ export type Db = Kysely<Schema>
 export type Tx = Transaction<Schema>
 export type Row = Record<string, unknown>
 
-/** A statement that hot paths run by name, so that PostgreSQL parses and plans it once per connection. */
-export interface Prepared {
-  readonly name: string
-  readonly text: string
-}
-
 export interface Database {
   readonly kind: 'postgres' | 'pglite'
   readonly kysely: Db
-  /** Runs a prepared statement outside any transaction. `values` are scalars or arrays of scalars. */
-  run(statement: Prepared, values: readonly unknown[]): Promise<Row[]>
+  /** Runs a statement of ours outside any transaction, without Kysely's share of the cost. `values` are scalars or arrays of scalars. */
+  run(statement: string, values: readonly unknown[]): Promise<Row[]>
   close(): Promise<void>
 }
 
@@ -69,7 +63,7 @@ export function openPostgres(options: PostgresOptions): Database {
     kind: 'postgres',
     kysely,
     async run(statement, values) {
-      const result = await pool.query<Row>({ name: statement.name, text: statement.text, values: [...values] })
+      const result = await pool.query<Row>(byName(statement, values))
       return result.rows
     },
     close: () => kysely.destroy(),
@@ -79,25 +73,24 @@ export function openPostgres(options: PostgresOptions): Database {
 const maxNames = 500
 const names = new Map<string, string>()
 
-/** A name for a statement's text, or none where the text is one of too many or its columns may change under it. */
-function nameOf(text: string): string | undefined {
-  const known = names.get(text)
-  if (known !== undefined || names.size >= maxNames || text.includes('*')) return known
-  const name = `q${names.size}`
-  names.set(text, name)
-  return name
+/**
+ * A statement with the name under which each connection parses and plans it once. Beyond `maxNames` texts there is none:
+ * a connection keeps what it prepared. No statement of ours selects `*`, whose columns a migration would change under
+ * a prepared plan.
+ */
+function byName(text: string, values: readonly unknown[]): pg.QueryConfig {
+  const name = names.get(text) ?? (names.size < maxNames ? `q${names.size}` : undefined)
+  if (name !== undefined) names.set(text, name)
+  return { text, values: [...values], ...(name === undefined ? {} : { name }) }
 }
 
-/**
- * Kysely sends text and parameters only, and PostgreSQL would parse and plan each time. Texts are few: each gets a
- * name, under which a connection prepares it once.
- */
+/** Kysely sends text and parameters only, and PostgreSQL would parse and plan each time. */
 function runByName(client: pg.ClientBase): void {
   const query: (...args: unknown[]) => unknown = client.query.bind(client)
   const named = (...args: unknown[]) => {
     const [text, values] = args
-    const name = args.length === 2 && typeof text === 'string' && Array.isArray(values) ? nameOf(text) : undefined
-    return name === undefined ? query(...args) : query({ name, text, values })
+    const isKyselys = args.length === 2 && typeof text === 'string' && Array.isArray(values) && values.length > 0
+    return isKyselys ? query(byName(text, values)) : query(...args)
   }
   Object.defineProperty(client, 'query', { value: named })
 }
@@ -118,7 +111,7 @@ export async function openPglite(dataDir: string | undefined): Promise<Database 
     kind: 'pglite',
     kysely,
     async run(statement, values) {
-      const result = await kysely.executeQuery(CompiledQuery.raw(statement.text, [...values]))
+      const result = await kysely.executeQuery(CompiledQuery.raw(statement, [...values]))
       return result.rows as Row[]
     },
     async becomeApp() {
@@ -128,8 +121,8 @@ export async function openPglite(dataDir: string | undefined): Promise<Database 
   }
 }
 
-/** Runs a prepared statement's text inside a transaction. */
-export async function runIn(tx: Tx, statement: Prepared, values: readonly unknown[]): Promise<Row[]> {
-  const result = await tx.executeQuery(CompiledQuery.raw(statement.text, [...values]))
+/** Runs a statement of ours inside a transaction. */
+export async function runIn(tx: Tx, statement: string, values: readonly unknown[]): Promise<Row[]> {
+  const result = await tx.executeQuery(CompiledQuery.raw(statement, [...values]))
   return result.rows as Row[]
 }

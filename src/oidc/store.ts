@@ -5,7 +5,7 @@ import type { AuditEvent } from '../audit/events.ts'
 import { auditInsert, auditValues } from '../audit/store.ts'
 import { createBatcher } from '../db/batcher.ts'
 import { coalesce } from '../db/coalesce.ts'
-import { type Database, type Db, type Prepared, type Row, runIn, type Tx } from '../db/database.ts'
+import { type Database, type Db, type Row, runIn, type Tx } from '../db/database.ts'
 
 export interface PayloadRow {
   readonly model: string
@@ -34,7 +34,7 @@ const columnCount = 7
 
 // A row written again keeps consumed_at: an upsert must not make a spent code fresh. The order by keeps two batches
 // that write the same rows from deadlocking.
-const saveText = `with saved as (
+const save = `with saved as (
     insert into mlpipes_auth.oidc_payloads as p (model, id_hash, payload, grant_id, account_id, client_id, expires_at)
     select model, id_hash, payload::jsonb, grant_id, account_id, client_id, now() + make_interval(secs => ttl)
     from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::integer[])
@@ -45,36 +45,19 @@ const saveText = `with saved as (
     returning 1
   ), logged as (${auditInsert(columnCount + 1)})
   select count(*) from saved`
-
-const save: Prepared = { name: 'payloads_save', text: saveText }
 const columns =
   'payload, consumed_at is not null as consumed, extract(epoch from now() - consumed_at)::integer as consumed_seconds_ago'
 const unexpired = '(expires_at is null or expires_at > now())'
-const findMany: Prepared = {
-  name: 'payloads_find',
-  text: `select p.model, p.id_hash, ${columns} from unnest($1::text[], $2::text[]) as wanted (model, id_hash)
-    join mlpipes_auth.oidc_payloads p on p.model = wanted.model and p.id_hash = wanted.id_hash where ${unexpired}`,
-}
-const findLocked: Prepared = {
-  name: 'payloads_find_locked',
-  text: `select ${columns} from mlpipes_auth.oidc_payloads where model = $1 and id_hash = $2 and ${unexpired} for update`,
-}
-const findShared: Prepared = {
-  name: 'payloads_find_shared',
-  text: `select ${columns} from mlpipes_auth.oidc_payloads where model = $1 and id_hash = $2 and ${unexpired} for share`,
-}
-const insertOnce: Prepared = {
-  name: 'payloads_insert_once',
-  text: `insert into mlpipes_auth.oidc_payloads (model, id_hash, payload, expires_at)
+const findMany = `select p.model, p.id_hash, ${columns} from unnest($1::text[], $2::text[]) as wanted (model, id_hash)
+    join mlpipes_auth.oidc_payloads p on p.model = wanted.model and p.id_hash = wanted.id_hash where ${unexpired}`
+const findLocked = `select ${columns} from mlpipes_auth.oidc_payloads where model = $1 and id_hash = $2 and ${unexpired} for update`
+const findShared = `select ${columns} from mlpipes_auth.oidc_payloads where model = $1 and id_hash = $2 and ${unexpired} for share`
+const insertOnce = `insert into mlpipes_auth.oidc_payloads (model, id_hash, payload, expires_at)
     values ($1, $2, $3::jsonb, now() + make_interval(secs => $4::integer))
     on conflict (model, id_hash) do update set expires_at = excluded.expires_at, payload = excluded.payload
-      where oidc_payloads.expires_at <= now() returning 1 as inserted`,
-}
-const clean: Prepared = {
-  name: 'payloads_clean',
-  text: `delete from mlpipes_auth.oidc_payloads where ctid in (select ctid from mlpipes_auth.oidc_payloads
-    where expires_at < now() - interval '1 day' order by expires_at limit $1::integer for update skip locked) returning 1`,
-}
+      where oidc_payloads.expires_at <= now() returning 1 as inserted`
+const clean = `delete from mlpipes_auth.oidc_payloads where ctid in (select ctid from mlpipes_auth.oidc_payloads
+    where expires_at < now() - interval '1 day' order by expires_at limit $1::integer for update skip locked) returning 1`
 
 export interface PayloadStore {
   find(model: string, idHash: string): Promise<StoredPayload | undefined>
@@ -90,7 +73,7 @@ export interface PayloadStore {
   ): Promise<boolean>
   /** Compare-and-set: true for the one caller who consumed it (D1). */
   consume(tx: Tx, model: string, idHash: string): Promise<boolean>
-  destroy(db: Db | Tx, model: string, idHash: string): Promise<boolean>
+  destroy(db: Db, model: string, idHash: string): Promise<boolean>
   revokeByGrantId(tx: Tx, model: string, grantId: string): Promise<number>
   /** Deletes rows that expired more than a day ago, at most `limit` of them; returns how many. */
   clean(limit: number): Promise<number>

@@ -4,7 +4,7 @@
 import type { AuditEvent } from '../audit/events.ts'
 import { auditInsert, auditParameterCount, auditValues } from '../audit/store.ts'
 import { coalesce } from '../db/coalesce.ts'
-import { type Database, type Prepared, type Row, runIn, type Tx } from '../db/database.ts'
+import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
 import type { SessionLimits } from './policy.ts'
 
 export interface SessionRow {
@@ -27,20 +27,12 @@ export interface StoredSession {
 }
 
 const live = 'ended_at is null and idle_expires_at > now() and absolute_expires_at > now()'
-const findById: Prepared = {
-  name: 'sessions_find_id',
-  text: `select id_hash as key, uid, payload, account_id from mlpipes_auth.sessions where id_hash = any($1::text[]) and ${live}`,
-}
-const findByUid: Prepared = {
-  name: 'sessions_find_uid',
-  text: `select uid as key, uid, payload, account_id from mlpipes_auth.sessions where uid = any($1::text[]) and ${live}`,
-}
+const findById = `select id_hash as key, uid, payload, account_id from mlpipes_auth.sessions where id_hash = any($1::text[]) and ${live}`
+const findByUid = `select uid as key, uid, payload, account_id from mlpipes_auth.sessions where uid = any($1::text[]) and ${live}`
 
 // A session that ended stays ended: the update below never touches such a row, and nothing is inserted beside it.
 const columnCount = 10
-const saveSession: Prepared = {
-  name: 'sessions_save',
-  text: `with saved as (
+const saveSession = `with saved as (
       insert into mlpipes_auth.sessions as s (uid, id_hash, payload, account_id, organization_id, ip, user_agent, signed_in_at,
         last_activity_at, idle_expires_at, absolute_expires_at)
       values ($1, $2, $3::jsonb, $4, $5, $6::inet, $7, to_timestamp($8::double precision), now(),
@@ -54,18 +46,14 @@ const saveSession: Prepared = {
       where s.ended_at is null
       returning uid
     ), logged as (${auditInsert(columnCount + 1)})
-    select uid from saved`,
-}
+    select uid from saved`
 
-const sweepStatement: Prepared = {
-  name: 'sessions_sweep',
-  text: `update mlpipes_auth.sessions set ended_at = now(),
+const sweepStatement = `update mlpipes_auth.sessions set ended_at = now(),
       end_reason = case when absolute_expires_at <= now() then 'absolute' else 'idle' end
     where uid in (select uid from mlpipes_auth.sessions
       where ended_at is null and (idle_expires_at <= now() or absolute_expires_at <= now())
       order by idle_expires_at limit $1::integer for update skip locked)
-    returning uid, account_id, organization_id, end_reason`,
-}
+    returning uid, account_id, organization_id, end_reason`
 
 export interface Sessions {
   findById(idHash: string): Promise<StoredSession | undefined>
@@ -86,7 +74,7 @@ export interface Sessions {
 }
 
 export function createSessions(database: Database): Sessions {
-  const finder = (statement: Prepared) =>
+  const finder = (statement: string) =>
     coalesce<string, StoredSession | undefined>(database, {
       statement,
       values: (keys) => [[...new Set(keys)]],

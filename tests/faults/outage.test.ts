@@ -40,7 +40,7 @@ describe('F94, D8: connections that are cut', () => {
 
 describe('F93: a pool without a free connection', () => {
   it('answers 503 in time, stays live, and recovers', async () => {
-    const held = Array.from({ length: 4 }, () => server.database.run({ name: 'hold', text: 'select pg_sleep(9)' }, []))
+    const held = Array.from({ length: 4 }, () => server.database.run('select pg_sleep(9)', []))
     await new Promise((resolve) => setTimeout(resolve, 100))
     const refused = await fetch(`${server.issuer}/oauth/introspect`, {
       method: 'POST',

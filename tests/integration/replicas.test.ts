@@ -103,7 +103,7 @@ describe('F97: stopping', () => {
     const own = await startServer('postgres', { poolSize: 2 })
     const tokens = await obtainTokens(own, 'first')
     // The database is busy for a second, so that every request is under way when stopping begins.
-    const busy = [1, 2].map(() => own.database.run({ name: 'busy', text: 'select pg_sleep(1)' }, []))
+    const busy = [1, 2].map(() => own.database.run('select pg_sleep(1)', []))
     const asked = Array.from({ length: 20 }, () => introspect(own, tokens.access_token))
     await new Promise((resolve) => setTimeout(resolve, 400))
     const closed = own.close()

@@ -12,9 +12,7 @@ let server: TestServer
 beforeAll(async () => {
   server = await startServer('postgres', { poolSize: 25 })
   // A cold pool connects one by one and hides the race.
-  await Promise.all(
-    Array.from({ length: 25 }, () => server.database.run({ name: 'warm', text: 'select pg_sleep(0.05)' }, [])),
-  )
+  await Promise.all(Array.from({ length: 25 }, () => server.database.run('select pg_sleep(0.05)', [])))
 })
 afterAll(() => server.close())
 

@@ -8,7 +8,12 @@ import { launchBrowser, newPage } from '../support/browser.ts'
 import { freePort } from '../support/free-port.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'mlpipes start with spaces '))
-afterAll(() => rmSync(folder, { recursive: true, force: true }))
+const children: ChildProcess[] = []
+afterAll(() => {
+  // A server left behind by a failure would hold the demo app's port, and the next run would sign in there.
+  for (const child of children) child.kill('SIGKILL')
+  rmSync(folder, { recursive: true, force: true })
+})
 
 interface Running {
   readonly child: ChildProcess
@@ -27,6 +32,7 @@ function start(port: number): Promise<Running> {
     LOG_LEVEL: 'warn',
   }
   const child = spawn(process.execPath, ['bin/mlpipes-auth.js', 'start'], { env, stdio: ['ignore', 'pipe', 'pipe'] })
+  children.push(child)
   let text = ''
   const ended = new Promise<number | null>((resolve) => child.once('exit', (code) => resolve(code)))
   return new Promise((resolve, reject) => {
@@ -47,6 +53,7 @@ it('starts, signs a demo person in, stops cleanly, and finds the same data again
   for (const round of [1, 2]) {
     const running = await start(port)
     const [, email, secret] = /Clinician\s+(\S+)\s+password (\S+)/.exec(running.output()) ?? []
+    expect(running.output(), 'is port 3002 free?').toContain('Demo EHR app')
     expect(running.output()).toContain('/dev/mailbox')
     expect(statSync(join(folder, 'secret')).mode & 0o777).toBe(0o600)
     const watched = await newPage(browser)

@@ -4,6 +4,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import { sql } from 'kysely'
 import { appendAudit } from './audit/audit.ts'
 import type { Db } from './db/database.ts'
+import { transact } from './db/transaction.ts'
 import { cleanFlows } from './login/store.ts'
 import type { Keys } from './oidc/keys.ts'
 import type { PayloadStore } from './oidc/store.ts'
@@ -49,7 +50,7 @@ export async function sweep({ db, payloads, sessions, keys }: Parts): Promise<vo
 
 async function endExpiredSessions(db: Db, sessions: Sessions): Promise<void> {
   for (let batch = 0; batch < maxBatchesPerRound; batch += 1) {
-    const ended = await db.transaction().execute(async (tx) => {
+    const ended = await transact(db, async (tx) => {
       const rows = await sessions.sweep(tx, batchSize)
       const signedIn = rows.filter((row) => row.accountId !== undefined)
       if (signedIn.length > 0) {

@@ -11,7 +11,8 @@ import { createPasswords, defaultHashCost, type HashCost } from './credentials/p
 import { createSecrets } from './crypto/secrets.ts'
 import type { Database } from './db/database.ts'
 import { migrationState } from './db/migrate.ts'
-import { createApp } from './http/app.ts'
+import { transact } from './db/transaction.ts'
+import { createApp, type Route } from './http/app.ts'
 import { createViews } from './http/views.ts'
 import { startJanitor } from './janitor.ts'
 import { createLogin } from './login/login.ts'
@@ -41,6 +42,7 @@ export interface ServerOptions {
 
 export interface AuthServer {
   readonly app: FastifyInstance
+  readonly routes: readonly Route[]
   /** Looks at the signing keys now instead of at the next poll. */
   refreshKeys(): Promise<void>
   /** Says not ready, answers what is under way, then stops. The database stays the caller's to close. */
@@ -61,7 +63,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const consents = createConsents(db)
   const keys = createKeys(db, secrets)
   const passwords = await createPasswords(options.hashCost ?? defaultHashCost)
-  const record = (event: AuditEvent) => db.transaction().execute((tx) => appendAudit(tx, event))
+  const record = (event: AuditEvent) => transact(db, (tx) => appendAudit(tx, event))
   await keys.ensure()
 
   const pages = createProtocolPages(views)
@@ -75,7 +77,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const interactions = createInteractions({ provider: live.current, db, consents })
   const janitor = startJanitor({ db, payloads, sessions, keys, logger })
 
-  const app = await createApp({ issuer, trustedProxies: config.trustedProxies, logger, views })
+  const { app, routes } = await createApp({ issuer, trustedProxies: config.trustedProxies, logger, views })
   let isReady = true
   addHealthRoutes(app, { isReady: () => isReady, database })
   app.get('/', async (request, reply) =>
@@ -97,6 +99,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
 
   return {
     app,
+    routes,
     refreshKeys: live.refresh,
     async close() {
       isReady = false

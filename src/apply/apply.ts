@@ -8,6 +8,7 @@ import { isArgon2idPhc, isPasswordShaped, type Passwords } from '../credentials/
 import { totpSealContext } from '../credentials/totp.ts'
 import { randomId, type Secrets } from '../crypto/secrets.ts'
 import type { Db, Tx } from '../db/database.ts'
+import { transact } from '../db/transaction.ts'
 import { type Platform, policyBreaches, policySchema } from '../organizations/policy.ts'
 
 const slug = z
@@ -93,7 +94,7 @@ export async function apply(parts: ApplyParts, input: unknown): Promise<Change[]
   const file = await check(parts, input)
   // Hashing is slow and happens before the transaction.
   const hashes = await prepareHashes(parts, file)
-  return parts.db.transaction().execute(async (tx) => {
+  return transact(parts.db, async (tx) => {
     const changes: Change[] = []
     for (const organization of file.organizations) changes.push(...(await applyOrganization(tx, organization)))
     const organizationIds = await readOrganizationIds(tx)

@@ -1,6 +1,7 @@
 // Passwords: argon2id with a bounded number of hashes at once, and the same work whoever is asked about.
 import { availableParallelism } from 'node:os'
 import argon2 from 'argon2'
+import { Refusal } from '../errors.ts'
 
 /** OWASP's floor for argon2id: 19 MiB, two passes, one lane. */
 export const defaultHashCost: HashCost = { memoryKib: 19_456, passes: 2 }
@@ -12,11 +13,7 @@ export interface HashCost {
 
 export const maxPasswordCodePoints = 256
 const maxWaitingHashes = 100
-
-/** Thrown when more people wait for a hash than the queue holds: answered with 503 and Retry-After. */
-export class HashQueueFull extends Error {
-  readonly retryAfterSeconds = 5
-}
+const busyRetrySeconds = 5
 
 export type PasswordCheck = { readonly ok: true; readonly rehash: string | undefined } | { readonly ok: false }
 
@@ -82,13 +79,13 @@ function parameterWork(phc: string): number {
   return parameter(phc, 'm') * parameter(phc, 't')
 }
 
-/** Lets `width` tasks run and `maxWaiting` wait; refuses the rest at once. */
+/** Lets `width` tasks run and `maxWaiting` wait; refuses the rest at once as busy. */
 function createGate(width: number, maxWaiting: number) {
   const waiting: (() => void)[] = []
   let running = 0
   return async <T>(task: () => Promise<T>): Promise<T> => {
     if (running >= width) {
-      if (waiting.length >= maxWaiting) throw new HashQueueFull('too many sign-ins are waiting')
+      if (waiting.length >= maxWaiting) throw new Refusal('busy', { retryAfterSeconds: busyRetrySeconds })
       await new Promise<void>((resume) => waiting.push(resume))
     } else {
       running += 1

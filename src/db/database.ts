@@ -1,6 +1,7 @@
 // The database of one process: PostgreSQL through a pool, or PGlite inside the process. Chosen here and nowhere else.
 import { CompiledQuery, Kysely, PGliteDialect, PostgresDialect, sql, type Transaction } from 'kysely'
 import pg from 'pg'
+import { retryCollisions } from './pg-errors.ts'
 import type { Schema } from './schema.ts'
 
 export const schemaName = 'mlpipes_auth'
@@ -63,7 +64,8 @@ export function openPostgres(options: PostgresOptions): Database {
     kind: 'postgres',
     kysely,
     async run(statement, values) {
-      const result = await pool.query<Row>(byName(statement, values))
+      const query = byName(statement, values)
+      const result = await retryCollisions(() => pool.query<Row>(query))
       return result.rows
     },
     close: () => kysely.destroy(),

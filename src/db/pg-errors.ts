@@ -1,4 +1,6 @@
-// What PostgreSQL's SQLSTATEs mean to us. Both drivers put them in `code`.
+// What PostgreSQL's SQLSTATEs mean to us, and what may be tried again. Both drivers put them in `code`.
+import { randomInt } from 'node:crypto'
+import { setTimeout } from 'node:timers/promises'
 
 const outageClasses = new Set(['08', '53', '57', '58'])
 const outageCodes = new Set([
@@ -34,6 +36,21 @@ export function isOutage(error: unknown): boolean {
 }
 
 /** Whether two writers collided and one of them may simply try again (serialisation failure, deadlock). */
-export function isCollision(error: unknown): boolean {
+function isCollision(error: unknown): boolean {
   return error instanceof Error && 'code' in error && (error.code === '40001' || error.code === '40P01')
+}
+
+export const maxCollisionRetries = 3
+const retryPauseMs = { least: 5, most: 50 } as const
+
+/** Runs `work` again when it collided, after a pause of random length, so that the same two do not meet again (F95). */
+export async function retryCollisions<T>(work: () => Promise<T>): Promise<T> {
+  for (let retries = 0; ; retries += 1) {
+    try {
+      return await work()
+    } catch (error) {
+      if (retries >= maxCollisionRetries || !isCollision(error)) throw error
+      await setTimeout(randomInt(retryPauseMs.least, retryPauseMs.most))
+    }
+  }
 }

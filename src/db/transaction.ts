@@ -4,6 +4,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { ControlledTransaction } from 'kysely'
 import type { Db, Tx } from './database.ts'
+import { retryCollisions } from './pg-errors.ts'
 import type { Schema } from './schema.ts'
 
 /** A transaction that may open later. Statements inside run one after another, as one connection wants it. */
@@ -39,12 +40,20 @@ class Scope {
 const scopes = new AsyncLocalStorage<Scope>()
 const given = new AsyncLocalStorage<Tx>()
 
+/**
+ * Runs `work` in a transaction of its own. When two of them collide (deadlock, serialisation failure), the one that
+ * PostgreSQL rolled back is run again, so `work` must do nothing that a rollback does not undo.
+ */
+export function transact<T>(db: Db, work: (tx: Tx) => Promise<T>): Promise<T> {
+  return retryCollisions(() => db.transaction().execute(work))
+}
+
 /** Runs `work` in the transaction of the current request, opening it when the request has a scope but none open. */
 export function inRequestTransaction<T>(db: Db, work: (tx: Tx) => Promise<T>): Promise<T> {
   const tx = given.getStore()
   if (tx) return work(tx)
   const scope = scopes.getStore()
-  return scope ? scope.run(work) : db.transaction().execute(work)
+  return scope ? scope.run(work) : transact(db, work)
 }
 
 /** Runs `work` with the request's transaction if one is open already, without one otherwise. */

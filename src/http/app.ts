@@ -6,8 +6,9 @@ import cookie from '@fastify/cookie'
 import formbody from '@fastify/formbody'
 import staticFiles from '@fastify/static'
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify'
+import { Refusal } from '../errors.ts'
 import { setOrigin } from './origin.ts'
-import { addProblemHandlers, Refusal } from './problems.ts'
+import { addProblemHandlers } from './problems.ts'
 import { publicFolder, type Views } from './views.ts'
 
 export const limits = {
@@ -30,7 +31,14 @@ export interface AppOptions {
   readonly views: Views
 }
 
-export async function createApp(options: AppOptions): Promise<FastifyInstance> {
+/** One line of the route table; guards are tested over all of them. */
+export interface Route {
+  readonly method: string
+  readonly url: string
+}
+
+/** @returns the application, and the table of its routes, which grows as they are added */
+export async function createApp(options: AppOptions): Promise<{ app: FastifyInstance; routes: readonly Route[] }> {
   const app: FastifyInstance = Fastify({
     loggerInstance: options.logger,
     logController: new LogController({ disableRequestLogging: true }),
@@ -45,6 +53,11 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
     return503OnClosing: true,
     http: { headersTimeout: limits.headersTimeoutMs },
   })
+  const routes: Route[] = []
+  app.addHook(
+    'onRoute',
+    ({ method, url }) => void routes.push(...[method].flat().map((name) => ({ method: name, url }))),
+  )
   await app.register(cookie)
   await app.register(formbody, { bodyLimit: limits.bodyBytes })
   await app.register(staticFiles, {
@@ -58,7 +71,7 @@ export async function createApp(options: AppOptions): Promise<FastifyInstance> {
   guardEdge(app, options)
   addProblemHandlers(app, options.views)
   logRequests(app)
-  return app
+  return { app, routes }
 }
 
 function guardEdge(app: FastifyInstance, { issuer, trustedProxies }: AppOptions): void {
@@ -80,18 +93,12 @@ function guardEdge(app: FastifyInstance, { issuer, trustedProxies }: AppOptions)
     for (const name of Object.keys(raw.headers))
       if (name.startsWith('x-forwarded-') || name === 'forwarded') delete raw.headers[name]
     if ((raw.headers.host ?? '').toLowerCase() !== host && !hostlessPaths.has(raw.url ?? '')) {
-      throw new Refusal(
-        421,
-        'This address is not ours',
-        `This server answers at ${issuer} only. Open that address instead.`,
-      )
+      throw new Refusal('host_unknown', {
+        detail: `This server answers at ${issuer} only. Open that address instead.`,
+      })
     }
     if (/%00|%(?![0-9a-f]{2})/i.test(raw.url ?? '') || (raw.url ?? '').length > limits.urlLength) {
-      throw new Refusal(
-        400,
-        'This address cannot be read',
-        'It holds a character that is not allowed, or is too long. Go back to the app and try again.',
-      )
+      throw new Refusal('address_unreadable')
     }
   })
 }

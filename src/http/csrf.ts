@@ -1,7 +1,7 @@
 // Cross-site request forgery: a token bound to the interaction, and what the browser says about where a request is from.
 import type { FastifyRequest } from 'fastify'
 import type { Secrets } from '../crypto/secrets.ts'
-import { Refusal } from './problems.ts'
+import { Refusal } from '../errors.ts'
 
 export function csrfToken(secrets: Secrets, binding: string): string {
   return secrets.mac('csrf', binding)
@@ -19,10 +19,6 @@ export function assertCsrf(
   const origin = request.headers.origin
   const isForeign = (site !== undefined && site !== 'same-origin') || (origin !== undefined && origin !== issuer)
   if (isForeign || !secrets.matchesMac('csrf', binding, token)) {
-    throw new Refusal(
-      403,
-      'This form did not come from our page',
-      'Nothing was changed. Go back to the app and start again.',
-    )
+    throw new Refusal('form_foreign')
   }
 }

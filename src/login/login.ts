@@ -7,7 +7,7 @@ import { type Budget, settleAttempts, takeAttempt } from '../credentials/throttl
 import { findTotpMatch, spendTotpStep } from '../credentials/totp.ts'
 import { type Secrets, sha256 } from '../crypto/secrets.ts'
 import type { Database, Tx } from '../db/database.ts'
-import { joinTransaction } from '../db/transaction.ts'
+import { joinTransaction, transact } from '../db/transaction.ts'
 import { authenticationContext, type Factor, type Flow, nextStep, type Step } from './flow.ts'
 import { advanceFlow, findFlow } from './store.ts'
 
@@ -72,7 +72,7 @@ export function createLogin({ database, accounts, passwords, secrets, now }: Log
     interaction: LoginInteraction,
     origin: Origin,
   ) {
-    await db.transaction().execute((tx) =>
+    await transact(db, (tx) =>
       appendAudit(tx, {
         name: 'login.failed',
         outcome: 'failure',
@@ -169,7 +169,7 @@ export function createLogin({ database, accounts, passwords, secrets, now }: Log
         return { step: 'refused', reason: 'mismatch' }
       }
       const before = await findFlow(db, sha256(interaction.uid))
-      const step = await db.transaction().execute(async (tx) => {
+      const step = await transact(db, async (tx) => {
         if (check.rehash !== undefined) await storeRehash(tx, account, check.rehash, origin)
         return advance(tx, interaction, account, before?.version ?? 0, ['pwd'], attempt.count - 1, origin)
       })
@@ -211,7 +211,7 @@ export function createLogin({ database, accounts, passwords, secrets, now }: Log
         )
         return { step: 'throttled', retryAfterSeconds: attempt.retryAfterSeconds }
       }
-      const step = await db.transaction().execute(async (tx) => {
+      const step = await transact(db, async (tx) => {
         const match = await findTotpMatch(tx, secrets, account.id, input.code.replace(/\s/g, ''), now())
         if (!match || !(await spendTotpStep(tx, match))) return undefined
         return advance(tx, interaction, account, flow.version, [...flow.proved, 'otp'], attempt.count - 1, origin)

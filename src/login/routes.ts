@@ -3,9 +3,9 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import type { Accounts } from '../accounts/accounts.ts'
 import type { Secrets } from '../crypto/secrets.ts'
+import { Refusal } from '../errors.ts'
 import { assertCsrf, csrfToken } from '../http/csrf.ts'
 import { originOf } from '../http/origin.ts'
-import { Refusal } from '../http/problems.ts'
 import type { Views } from '../http/views.ts'
 import type { Interactions, OpenInteraction } from '../oidc/interactions.ts'
 import { describeScopes } from '../oidc/scopes.ts'
@@ -202,9 +202,5 @@ function minutes(seconds: number): string {
 function parse<T>(schema: z.ZodType<T>, value: unknown): T {
   const parsed = schema.safeParse(value ?? {})
   if (parsed.success) return parsed.data
-  throw new Refusal(
-    400,
-    'This form cannot be read',
-    'Something in it is missing, too long or not known here. Go back and fill it in again.',
-  )
+  throw new Refusal('form_unreadable')
 }

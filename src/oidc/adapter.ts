@@ -138,10 +138,9 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
         organizationId: account?.organization.id,
         ip: origin.ip,
         userAgent: origin.userAgent,
-        signedInAt: payload.loginTs,
+        signedIn: payload.loginTs !== undefined,
         limits,
       }
-      const isNewSignIn = account !== undefined && context?.oidc.result?.login !== undefined
       const created: AuditEvent = {
         name: 'session.created',
         outcome: 'success',
@@ -153,7 +152,7 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
         origin,
         details: { idleSeconds: limits.idleSeconds, absoluteSeconds: limits.absoluteSeconds },
       }
-      await withOpenTransaction((tx) => sessions.save(tx, row, isNewSignIn ? [created] : []))
+      await withOpenTransaction((tx) => sessions.save(tx, row, account && created))
     },
     async find(id) {
       const stored = await sessions.findById(sha256(id))

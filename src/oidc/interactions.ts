@@ -1,11 +1,11 @@
 // The provider's interaction of a request: found by its cookie and held against the path, finished with a result.
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { errors, type Provider } from 'oidc-provider'
+import { errors, type InteractionResults, type Provider } from 'oidc-provider'
 import { appendAudit } from '../audit/audit.ts'
 import type { Db } from '../db/database.ts'
-import { joinTransaction } from '../db/transaction.ts'
+import { joinTransaction, transact } from '../db/transaction.ts'
+import { Refusal } from '../errors.ts'
 import { originOf } from '../http/origin.ts'
-import { Refusal } from '../http/problems.ts'
 import type { LoginResult } from '../login/login.ts'
 import type { Consents } from './consents.ts'
 
@@ -28,12 +28,7 @@ export interface OpenInteraction {
   cancel(): Promise<void>
 }
 
-const expired = () =>
-  new Refusal(
-    400,
-    'This sign-in has expired',
-    'It was open too long, was finished already, or belongs to another browser. Go back to the app and sign in again.',
-  )
+const expired = () => new Refusal('interaction_expired')
 
 export interface Interactions {
   /** The interaction in the path, if the browser holds its cookie (F22). Throws a Refusal otherwise. */
@@ -54,8 +49,11 @@ export function createInteractions(parts: {
       if (details.uid !== uid) throw expired()
       const client = await provider.Client.find(String(details.params['client_id']))
       if (!client) throw expired()
-      const finish = (result: Parameters<Provider['interactionResult']>[2]) =>
-        provider.interactionResult(request.raw, reply.raw, result)
+      // What provider.interactionResult() does, without reading again what was read above.
+      const finish = async (result: InteractionResults) => {
+        details.result = 'error' in result ? result : { ...details.lastSubmission, ...result }
+        await details.save(details.exp - Math.floor(Date.now() / 1000))
+      }
       const asked = details.prompt.details
       const missingScopes = toStrings(asked['missingOIDCScope'])
       const missingClaims = toStrings(asked['missingOIDCClaims'])
@@ -93,7 +91,7 @@ export function createInteractions(parts: {
         },
         async allow() {
           if (accountId === undefined) throw expired()
-          await parts.db.transaction().execute((tx) =>
+          await transact(parts.db, (tx) =>
             joinTransaction(tx, async () => {
               const grant =
                 (details.grantId === undefined ? undefined : await provider.Grant.find(details.grantId)) ??
@@ -108,7 +106,7 @@ export function createInteractions(parts: {
           )
         },
         async deny() {
-          await parts.db.transaction().execute((tx) =>
+          await transact(parts.db, (tx) =>
             joinTransaction(tx, async () => {
               await appendAudit(tx, consentEvent('consent.denied'))
               await finish({ error: 'access_denied', error_description: 'the person did not allow the request' })

@@ -7,6 +7,7 @@ import { sql } from 'kysely'
 import { appendAudit } from '../audit/audit.ts'
 import type { Secrets } from '../crypto/secrets.ts'
 import type { Db, Tx } from '../db/database.ts'
+import { transact } from '../db/transaction.ts'
 
 const algorithms = ['RS256', 'ES256'] as const
 const rsaModulusBits = 3072
@@ -61,7 +62,7 @@ export function createKeys(db: Db, secrets: Secrets): Keys {
       if (present) return
       // Making RSA keys takes a while, so it happens before the lock is taken; the loser of a race throws its own away.
       const made = await Promise.all(algorithms.map(makeKey))
-      await db.transaction().execute(async (tx) => {
+      await transact(db, async (tx) => {
         await lock(tx)
         if (await tx.selectFrom('signing_keys').select('kid').limit(1).executeTakeFirst()) return
         for (const key of made) await insert(tx, secrets, key, new Date())
@@ -70,7 +71,7 @@ export function createKeys(db: Db, secrets: Secrets): Keys {
     list,
     async rotate() {
       const made = await Promise.all(algorithms.map(makeKey))
-      await db.transaction().execute(async (tx) => {
+      await transact(db, async (tx) => {
         await lock(tx)
         const pending = await tx
           .selectFrom('signing_keys')
@@ -111,7 +112,7 @@ export function createKeys(db: Db, secrets: Secrets): Keys {
       return { version: states.map(({ row, state }) => `${row.kid}:${state}`).join(' '), jwks }
     },
     async purge() {
-      return db.transaction().execute(async (tx) => {
+      return transact(db, async (tx) => {
         const gone = await tx
           .deleteFrom('signing_keys')
           .where('retire_at', '<=', sql<Date>`now()`)

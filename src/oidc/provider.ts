@@ -1,7 +1,7 @@
 // The provider's configuration: what oidc-provider does for us and by which rules. It is built again when keys change.
 
 import type { JWK } from 'jose'
-import { type Configuration, interactionPolicy, type KoaContextWithOIDC, Provider } from 'oidc-provider'
+import { type Configuration, errors, interactionPolicy, type KoaContextWithOIDC, Provider } from 'oidc-provider'
 import type { Account, Accounts } from '../accounts/accounts.ts'
 import type { AuditEvent } from '../audit/events.ts'
 import { type Clients, supportedScopes } from '../clients/clients.ts'
@@ -38,6 +38,9 @@ export const acrValues = { password: 'urn:mlpipes:acr:password', mfa: 'urn:mlpip
 
 const authorizationCodeSeconds = 60
 const interactionSeconds = 900
+// For what others sign (nbf and exp of client assertions). What is stored expires by the database's clock, to the second.
+const clockToleranceSeconds = 10
+const maxClaimsDepth = 32
 const clientCredentialsSeconds = 300
 const signingAlgorithms = ['RS256', 'ES256'] as const
 // Routes whose statements belong together; each opens its transaction at the first that needs one.
@@ -111,7 +114,7 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     },
     // RFC 9700 §2.1: a redirect URI is always said and always compared.
     allowOmittingSingleRegisteredRedirectUri: false,
-    clockTolerance: 0,
+    clockTolerance: clockToleranceSeconds,
     conformIdTokenClaims: true,
     extraClientMetadata: {
       properties: ['introspection', 'first_party', 'profile', 'organization_id', 'organization_name'],
@@ -146,7 +149,7 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     features: {
       devInteractions: { enabled: false },
       userinfo: { enabled: true },
-      claimsParameter: { enabled: true },
+      claimsParameter: { enabled: true, assertClaimsParameter: async (_context, claims) => assertShallow(claims) },
       clientCredentials: { enabled: true },
       introspection: { enabled: true, allowedPolicy: createIntrospectionPolicy(parts) },
       revocation: {
@@ -166,6 +169,13 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     renderError: parts.pages.error,
     formats: { bitsOfOpaqueRandomness: 256 },
   }
+}
+
+/** A JSON value nested without end would exhaust the stack of whoever walks or stores it (F91). */
+function assertShallow(value: unknown, depth = 1): void {
+  if (typeof value !== 'object' || value === null) return
+  if (depth > maxClaimsDepth) throw new errors.InvalidRequest(`claims is nested deeper than ${maxClaimsDepth} levels`)
+  for (const member of Object.values(value)) assertShallow(member, depth + 1)
 }
 
 /** The provider's own prompts, and that a session whose account may not act any more signs in again. */

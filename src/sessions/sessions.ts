@@ -15,8 +15,8 @@ export interface SessionRow {
   readonly organizationId: string | undefined
   readonly ip: string | undefined
   readonly userAgent: string | undefined
-  /** Epoch seconds of the sign-in, from the provider's `loginTs`. */
-  readonly signedInAt: number | undefined
+  /** Whether somebody signed in; a session without only carries a logout's state. */
+  readonly signedIn: boolean
   readonly limits: SessionLimits
 }
 
@@ -32,20 +32,28 @@ const findByUid = `select uid as key, uid, payload, account_id from mlpipes_auth
 
 // A session that ended stays ended: the update below never touches such a row, and nothing is inserted beside it.
 const columnCount = 10
-const saveSession = `with saved as (
+// The absolute limit runs from the sign-in by the database's clock (F17). The provider's loginTs, which is the clock of
+// whichever replica took the password, only tells one sign-in from the next.
+const signedInAt = `case when s.payload -> 'loginTs' is not distinct from excluded.payload -> 'loginTs'
+          then s.signed_in_at else excluded.signed_in_at end`
+// A session is created when an account enters it, once: not again at the resume after a consent, nor when the person
+// proves again who they are.
+const saveSession = `with before as (select account_id from mlpipes_auth.sessions where uid = $1),
+    saved as (
       insert into mlpipes_auth.sessions as s (uid, id_hash, payload, account_id, organization_id, ip, user_agent, signed_in_at,
         last_activity_at, idle_expires_at, absolute_expires_at)
-      values ($1, $2, $3::jsonb, $4, $5, $6::inet, $7, to_timestamp($8::double precision), now(),
-        now() + make_interval(secs => $9::integer),
-        coalesce(to_timestamp($8::double precision), now()) + make_interval(secs => $10::integer))
+      values ($1, $2, $3::jsonb, $4, $5, $6::inet, $7, case when $8::boolean then now() end, now(),
+        now() + make_interval(secs => $9::integer), now() + make_interval(secs => $10::integer))
       on conflict (uid) do update set
         id_hash = excluded.id_hash, payload = excluded.payload, account_id = excluded.account_id,
-        organization_id = excluded.organization_id, signed_in_at = excluded.signed_in_at,
+        organization_id = excluded.organization_id, signed_in_at = ${signedInAt},
         ip = excluded.ip, user_agent = excluded.user_agent, last_activity_at = now(),
-        idle_expires_at = excluded.idle_expires_at, absolute_expires_at = excluded.absolute_expires_at
+        idle_expires_at = excluded.idle_expires_at,
+        absolute_expires_at = coalesce(${signedInAt}, now()) + make_interval(secs => $10::integer)
       where s.ended_at is null
       returning uid
-    ), logged as (${auditInsert(columnCount + 1)})
+    ), logged as (${auditInsert(columnCount + 1)}
+      where exists (select from saved) and not exists (select from before where account_id is not null))
     select uid from saved`
 
 const sweepStatement = `update mlpipes_auth.sessions set ended_at = now(),
@@ -58,8 +66,8 @@ const sweepStatement = `update mlpipes_auth.sessions set ended_at = now(),
 export interface Sessions {
   findById(idHash: string): Promise<StoredSession | undefined>
   findByUid(uid: string): Promise<StoredSession | undefined>
-  /** Writes the row and the events that go with it in one statement. */
-  save(tx: Tx | undefined, row: SessionRow, events: readonly AuditEvent[]): Promise<void>
+  /** Writes the row in one statement, with `created` if that is when an account enters the session. */
+  save(tx: Tx | undefined, row: SessionRow, created: AuditEvent | undefined): Promise<void>
   /** Ends the session with this id. Returns what was ended, or undefined when it had ended already. */
   end(
     tx: Tx,
@@ -86,7 +94,7 @@ export function createSessions(database: Database): Sessions {
   return {
     findById: finder(findById),
     findByUid: finder(findByUid),
-    async save(tx, row, events) {
+    async save(tx, row, created) {
       const values = [
         row.uid,
         row.idHash,
@@ -95,10 +103,10 @@ export function createSessions(database: Database): Sessions {
         row.organizationId ?? null,
         row.ip ?? null,
         row.userAgent ?? null,
-        row.signedInAt ?? null,
+        row.signedIn,
         row.limits.idleSeconds,
         row.limits.absoluteSeconds,
-        ...auditValues(events),
+        ...auditValues(created ? [created] : []),
       ]
       await (tx ? runIn(tx, saveSession, values) : database.run(saveSession, values))
     },

@@ -5,6 +5,9 @@ import { password, secretOf, type TestServer } from './server.ts'
 export const redirectUri = 'http://localhost:9/callback'
 const maxHops = 10
 
+/** All that a client knows of a server. */
+export type Issuer = Pick<TestServer, 'issuer'>
+
 export interface Answer {
   readonly status: number
   readonly headers: Headers
@@ -21,9 +24,9 @@ interface Cookie {
 /** One browser profile. */
 export class Browser {
   readonly cookies: Cookie[] = []
-  readonly #server: TestServer
+  readonly #server: Issuer
 
-  constructor(server: TestServer) {
+  constructor(server: Issuer) {
     this.#server = server
   }
 
@@ -94,7 +97,7 @@ export interface Authorization {
 }
 
 export function authorizationUrl(
-  server: TestServer,
+  server: Issuer,
   clientId: string,
   extra: Record<string, string | undefined> = {},
 ): Authorization {
@@ -135,7 +138,7 @@ export interface Tokens {
 
 /** A form POST to an endpoint with HTTP Basic client authentication, or with client_id alone for a public client. */
 export async function post(
-  server: TestServer,
+  server: Issuer,
   path: string,
   clientId: string,
   form: Record<string, string>,
@@ -157,7 +160,7 @@ export function basic(clientId: string, secret = secretOf(clientId)): string {
 
 /** The whole code flow; throws when no code comes back. */
 export async function obtainCode(
-  server: TestServer,
+  server: Issuer,
   clientId: string,
   extra: Record<string, string | undefined> = {},
   browser = new Browser(server),
@@ -172,12 +175,7 @@ export async function obtainCode(
   return { code, verifier, browser, landing: new URL(landing.url) }
 }
 
-export function redeem(
-  server: TestServer,
-  clientId: string,
-  code: string,
-  verifier: string | undefined,
-): Promise<Tokens> {
+export function redeem(server: Issuer, clientId: string, code: string, verifier: string | undefined): Promise<Tokens> {
   return post(server, '/oauth/token', clientId, {
     grant_type: 'authorization_code',
     code,
@@ -187,7 +185,7 @@ export function redeem(
 }
 
 export async function obtainTokens(
-  server: TestServer,
+  server: Issuer,
   clientId: string,
   extra: Record<string, string | undefined> = {},
   browser?: Browser,
@@ -204,6 +202,6 @@ export async function obtainTokens(
   }
 }
 
-export async function introspect(server: TestServer, token: string, caller = 'api'): Promise<Record<string, unknown>> {
+export async function introspect(server: Issuer, token: string, caller = 'api'): Promise<Record<string, unknown>> {
   return (await post(server, '/oauth/introspect', caller, { token })).body
 }

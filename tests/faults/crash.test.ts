@@ -1,0 +1,86 @@
+// F83: the process is killed before each statement of what people and apps do. It happened with its audit row, or not at all.
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { authorizationUrl, Browser, obtainCode, obtainTokens, post, redeem } from '../support/client.ts'
+import { type Doomed, startDoomed } from '../support/doomed.ts'
+import { violations } from '../support/invariants.ts'
+import { password } from '../support/server.ts'
+
+const maxStatements = 60
+
+let doomed: Doomed
+beforeAll(async () => {
+  doomed = await startDoomed()
+})
+afterAll(() => doomed.close())
+
+interface Act {
+  /** Brings the server to just before the act, and returns the act. */
+  prepare(): Promise<() => Promise<{ readonly status: number }>>
+}
+
+const acts: Readonly<Record<string, Act>> = {
+  'a sign-in': {
+    async prepare() {
+      const browser = new Browser(doomed)
+      const page = await browser.follow(await browser.request(authorizationUrl(doomed, 'first').url))
+      return () => browser.submit(page, '/password', { email: 'lee@mercy.example', password })
+    },
+  },
+  'a consent': {
+    async prepare() {
+      await doomed.database.kysely.deleteFrom('consents').execute()
+      const browser = new Browser(doomed)
+      const page = await browser.follow(await browser.request(authorizationUrl(doomed, 'ehr').url))
+      const asked = await browser.submit(page, '/password', { email: 'lee@mercy.example', password })
+      return () => browser.submit(asked, '/consent', { decision: 'allow' })
+    },
+  },
+  'a code': {
+    async prepare() {
+      const { code, verifier } = await obtainCode(doomed, 'first')
+      return () => redeem(doomed, 'first', code, verifier)
+    },
+  },
+  'a refresh': {
+    async prepare() {
+      const tokens = await obtainTokens(doomed, 'first')
+      const form = { grant_type: 'refresh_token', refresh_token: tokens.refresh_token ?? '' }
+      return () => post(doomed, '/oauth/token', 'first', form)
+    },
+  },
+  'a revocation': {
+    async prepare() {
+      const tokens = await obtainTokens(doomed, 'first')
+      return () => post(doomed, '/oauth/revoke', 'first', { token: tokens.refresh_token ?? '' })
+    },
+  },
+  'a sign-out': {
+    async prepare() {
+      const { browser } = await obtainTokens(doomed, 'first')
+      const page = await browser.follow(await browser.request('/oauth/logout'))
+      return () => browser.submit(page, '/oauth/logout/confirm', { logout: 'yes' })
+    },
+  },
+}
+
+describe('F83: killed before each statement', () => {
+  it.each(Object.entries(acts))('%s happens whole or not at all', async (_name, act) => {
+    let survived = false
+    let statement = 1
+    for (; !survived && statement <= maxStatements; statement += 1) {
+      const run = await act.prepare()
+      await doomed.dieAt(statement)
+      const answer = await run().catch(() => undefined)
+      survived = answer !== undefined
+      if (survived) {
+        expect(answer?.status).toBeLessThan(400)
+        await doomed.dieAt(null)
+      } else {
+        await doomed.revive()
+      }
+      expect(await violations(doomed.database), `killed before statement ${statement}`).toEqual([])
+    }
+    expect(survived, 'the act ends').toBe(true)
+    expect(statement, 'it was killed at least twice').toBeGreaterThan(3)
+  })
+})

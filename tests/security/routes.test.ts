@@ -1,0 +1,172 @@
+// Guards over the route table: each route has a row that says how it is guarded, and every spelling of its path is held
+// to that guard. A new route without a row fails.
+import { request } from 'node:http'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { authorizationUrl, Browser } from '../support/client.ts'
+import { startServer, type TestServer } from '../support/server.ts'
+
+/**
+ * public: says nothing that needs a guard. cookie: needs the browser that began the sign-in. form: that, and a token of
+ * our own page. protocol: the provider's own rules, tested per endpoint below.
+ */
+type Guard = 'public' | 'cookie' | 'form' | 'protocol'
+
+const table: Readonly<Record<string, Guard>> = {
+  'GET /': 'public',
+  'GET /healthz': 'public',
+  'GET /readyz': 'public',
+  'GET /assets/*': 'public',
+  'GET /dev/mailbox': 'public',
+  'GET /dev/mailbox.json': 'public',
+  'GET /.well-known/openid-configuration': 'public',
+  'GET /.well-known/oauth-authorization-server': 'public',
+  'GET /oauth/jwks': 'public',
+  'GET /interaction/:uid': 'cookie',
+  'POST /interaction/:uid/password': 'form',
+  'POST /interaction/:uid/totp': 'form',
+  'POST /interaction/:uid/consent': 'form',
+  'POST /interaction/:uid/cancel': 'form',
+  'GET /oauth/authorize': 'protocol',
+  'POST /oauth/authorize': 'protocol',
+  '* /oauth/*': 'protocol',
+}
+/** What each endpoint behind `/oauth/*` must not do for somebody who proves nothing. */
+const endpoints = [
+  ['POST', '/oauth/token'],
+  ['POST', '/oauth/introspect'],
+  ['POST', '/oauth/revoke'],
+  ['GET', '/oauth/userinfo'],
+  ['POST', '/oauth/userinfo'],
+  ['POST', '/oauth/logout/confirm'],
+  ['GET', '/oauth/authorize'],
+  ['POST', '/oauth/authorize'],
+] as const
+
+/** Other spellings that some router or proxy takes for the same path (C1, D5). */
+function variants(path: string): string[] {
+  const [, first = '', ...rest] = path.split('/')
+  const tail = rest.length > 0 ? `/${rest.join('/')}` : ''
+  const hex = (text: string) => `%${text.charCodeAt(0).toString(16)}`
+  return [
+    path,
+    path.toUpperCase(),
+    `${path}/`,
+    `/${path}`,
+    `/${first}/${tail}`,
+    `/${hex(first)}${first.slice(1)}${tail}`,
+    `/%25${hex(first).slice(1)}${first.slice(1)}${tail}`,
+    `${path};x=1`,
+    `/./${first}${tail}`,
+    `/${first}/.${tail}`,
+    `/x/../${first}${tail}`,
+    `/${first}/%2e${tail}`,
+    `/x/%2e%2e/${first}${tail}`,
+    `/${first}%2f${rest.join('%2f')}`,
+    `/${first}\\${rest.join('\\')}`,
+    `${path}?x=1`,
+    `${path}%3fx=1`,
+    `${path}%23`,
+  ]
+}
+
+let server: TestServer
+beforeAll(async () => {
+  server = await startServer('pglite')
+})
+afterAll(() => server.close())
+
+/** As it stands, without the tidying that fetch does to an address. */
+function send(method: string, path: string, cookie = ''): Promise<{ status: number; csp: string; location: string }> {
+  return new Promise((resolve, reject) => {
+    const form = method === 'POST' ? 'email=a%40b.example&password=x&decision=allow' : ''
+    const sent = request({
+      port: server.port,
+      host: '127.0.0.1',
+      method,
+      path,
+      headers: {
+        host: new URL(server.issuer).host,
+        accept: 'text/html',
+        ...(cookie === '' ? {} : { cookie }),
+        ...(form === '' ? {} : { 'content-type': 'application/x-www-form-urlencoded', 'content-length': form.length }),
+      },
+    })
+    sent.on('response', (answer) => {
+      answer.resume()
+      answer.on('end', () =>
+        resolve({
+          status: answer.statusCode ?? 0,
+          csp: String(answer.headers['content-security-policy'] ?? ''),
+          location: String(answer.headers.location ?? ''),
+        }),
+      )
+    })
+    sent.on('error', reject)
+    sent.end(form)
+  })
+}
+
+describe('the route table', () => {
+  it('has a row for every route, and no row for none', () => {
+    const isRest = (row: string) => Object.keys(table).includes(`* ${row.split(' ')[1]}`)
+    const routes = server.server.routes
+      .filter((route) => route.method !== 'HEAD' && route.method !== 'OPTIONS')
+      .map((route) => `${route.method} ${route.url}`)
+    const rows = new Set(routes.map((row) => (isRest(row) ? `* ${row.split(' ')[1]}` : row)))
+    expect([...rows].sort()).toEqual(Object.keys(table).sort())
+  })
+
+  it.each(Object.entries(table).filter(([, guard]) => guard === 'cookie' || guard === 'form'))(
+    '%s (%s) refuses who holds no cookie, and forms without our token, in every spelling',
+    async (row, guard) => {
+      const [method = '', url = ''] = row.split(' ')
+      const browser = new Browser(server)
+      const page = await browser.follow(await browser.request(authorizationUrl(server, 'first').url))
+      const uid = new URL(page.url).pathname.split('/').at(-1) ?? ''
+      const cookie = browser.cookies.map(({ name, value }) => `${name}=${value}`).join('; ')
+      const failures = (await server.audit('login.failed')).length
+      for (const path of variants(url.replace(':uid', uid))) {
+        const stranger = await send(method, path)
+        expect([400, 404], `${method} ${path} as a stranger`).toContain(stranger.status)
+        expect(stranger.csp, path).toContain("frame-ancestors 'none'")
+        if (guard === 'form') {
+          const forged = await send(method, path, cookie)
+          expect([400, 403, 404], `${method} ${path} without our token`).toContain(forged.status)
+        }
+      }
+      expect(await server.audit('login.failed'), 'nothing was tried').toHaveLength(failures)
+    },
+  )
+
+  it.each(endpoints)('%s %s gives nothing to who proves nothing, in every spelling', async (method, path) => {
+    for (const variant of variants(path)) {
+      const answer = await send(method, variant)
+      if (path === '/oauth/authorize' && answer.status === 303) {
+        // A posted request is kept for a minute and asked for again by GET.
+        expect(answer.location).toMatch(/^\/oauth\/authorize\?posted=[\w-]{43}$/)
+        expect((await send('GET', answer.location)).status).toBe(400)
+        continue
+      }
+      expect([400, 401, 403, 404, 415], `${method} ${variant}`).toContain(answer.status)
+      expect(answer.csp, variant).toContain("frame-ancestors 'none'")
+    }
+    expect(await server.audit('token.issued')).toEqual([])
+    expect(await server.audit('session.created')).toEqual([])
+  })
+
+  it('asks every method of every route for the right host', async () => {
+    for (const { method, url } of server.server.routes) {
+      if (url === '/healthz' || url === '/readyz') continue
+      const status = await new Promise<number>((resolve, reject) => {
+        const path = url.replace(':uid', 'x').replace('*', 'x')
+        request({ port: server.port, host: '127.0.0.1', method, path, headers: { host: 'evil.example' } }, (answer) => {
+          answer.resume()
+          resolve(answer.statusCode ?? 0)
+        })
+          .on('error', reject)
+          .end()
+      })
+      expect(status, `${method} ${url}`).toBe(421)
+    }
+  })
+})

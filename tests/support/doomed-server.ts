@@ -1,0 +1,35 @@
+// A server in a process of its own that kills itself before the n-th statement after it was told to. Forked by the crash
+// tests; its argument is JSON: { url, issuer, port }.
+import pg from 'pg'
+import pino from 'pino'
+import { parseConfig } from '../../src/config.ts'
+import { openPostgres } from '../../src/db/database.ts'
+import { createServer } from '../../src/server.ts'
+import { cheapHash, testSecret } from './server.ts'
+
+const { url, issuer, port } = JSON.parse(process.argv[2] ?? '') as { url: string; issuer: string; port: number }
+let statementsLeft = Number.POSITIVE_INFINITY
+process.on('message', (message: { dieAt: number | null }) => {
+  statementsLeft = message.dieAt ?? Number.POSITIVE_INFINITY
+  process.send?.('set')
+})
+
+const query: (...args: unknown[]) => unknown = pg.Client.prototype.query
+Object.defineProperty(pg.Client.prototype, 'query', {
+  value(this: pg.Client, ...args: unknown[]) {
+    statementsLeft -= 1
+    if (statementsLeft <= 0) process.kill(process.pid, 'SIGKILL')
+    return query.apply(this, args)
+  },
+})
+
+const database = openPostgres({ url, poolSize: 10, role: 'app', onIdleError: () => undefined })
+const server = await createServer({
+  config: parseConfig({ NODE_ENV: 'test', MLPIPES_AUTH_URL: issuer }),
+  secret: testSecret,
+  database,
+  logger: pino({ level: 'silent' }),
+  hashCost: cheapHash,
+})
+await server.app.listen({ host: '127.0.0.1', port })
+process.send?.('ready')

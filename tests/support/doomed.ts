@@ -1,0 +1,58 @@
+// A server in another process over a database that the test looks at, for tests that kill it.
+import { type ChildProcess, fork } from 'node:child_process'
+import { join } from 'node:path'
+import type { Database } from '../../src/db/database.ts'
+import { freePort } from './free-port.ts'
+import { startServer } from './server.ts'
+
+export interface Doomed {
+  readonly issuer: string
+  /** The database, on connections of the test's own. */
+  readonly database: Database
+  /** Kills the process with SIGKILL before the n-th statement from now; null takes that back. */
+  dieAt(statement: number | null): Promise<void>
+  /** Waits until the process is gone and starts another. */
+  revive(): Promise<void>
+  close(): Promise<void>
+}
+
+export async function startDoomed(): Promise<Doomed> {
+  // Owns the database; the requests go to the other process.
+  const home = await startServer('postgres')
+  const port = await freePort()
+  const issuer = `http://localhost:${port}`
+  const launch = async (): Promise<ChildProcess> => {
+    const child = fork(
+      join(import.meta.dirname, 'doomed-server.ts'),
+      [JSON.stringify({ url: home.appUrl, issuer, port })],
+      { execArgv: [] },
+    )
+    await told(child)
+    return child
+  }
+  let child = await launch()
+  return {
+    issuer,
+    database: home.database,
+    async dieAt(statement) {
+      const set = told(child)
+      child.send({ dieAt: statement })
+      await set
+    },
+    async revive() {
+      if (child.exitCode === null && child.signalCode === null)
+        await new Promise<void>((resolve) => child.once('exit', () => resolve()))
+      child = await launch()
+    },
+    async close() {
+      child.kill('SIGKILL')
+      await home.close()
+    },
+  }
+}
+
+const told = (child: ChildProcess) =>
+  new Promise<void>((resolve, reject) => {
+    child.once('message', () => resolve())
+    child.once('exit', () => reject(new Error('the server ended before it answered')))
+  })

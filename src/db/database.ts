@@ -3,6 +3,7 @@ import { CompiledQuery, Kysely, PGliteDialect, PostgresDialect, sql, type Transa
 import pg from 'pg'
 import { retryCollisions } from './pg-errors.ts'
 import type { Schema } from './schema.ts'
+import { byName, tune } from './wire.ts'
 
 export const schemaName = 'mlpipes_auth'
 export const appRole = 'mlpipes_auth_app'
@@ -43,6 +44,7 @@ export function openPostgres(options: PostgresOptions): Database {
     connectionTimeoutMillis: acquireTimeoutMs,
     idleTimeoutMillis: 30_000,
     application_name: 'mlpipes-auth',
+    pipeline: true,
     options: session.map((setting) => `-c ${setting}`).join(' '),
     ...(options.role === 'app'
       ? {
@@ -57,7 +59,7 @@ export function openPostgres(options: PostgresOptions): Database {
   // end the process all the same.
   pool.on('connect', (client) => {
     client.on('error', options.onIdleError)
-    runByName(client)
+    tune(client)
   })
   const kysely = new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) })
   return {
@@ -70,31 +72,6 @@ export function openPostgres(options: PostgresOptions): Database {
     },
     close: () => kysely.destroy(),
   }
-}
-
-const maxNames = 500
-const names = new Map<string, string>()
-
-/**
- * A statement with the name under which each connection parses and plans it once. Beyond `maxNames` texts there is none:
- * a connection keeps what it prepared. No statement of ours selects `*`, whose columns a migration would change under
- * a prepared plan.
- */
-function byName(text: string, values: readonly unknown[]): pg.QueryConfig {
-  const name = names.get(text) ?? (names.size < maxNames ? `q${names.size}` : undefined)
-  if (name !== undefined) names.set(text, name)
-  return { text, values: [...values], ...(name === undefined ? {} : { name }) }
-}
-
-/** Kysely sends text and parameters only, and PostgreSQL would parse and plan each time. */
-function runByName(client: pg.ClientBase): void {
-  const query: (...args: unknown[]) => unknown = client.query.bind(client)
-  const named = (...args: unknown[]) => {
-    const [text, values] = args
-    const isKyselys = args.length === 2 && typeof text === 'string' && Array.isArray(values) && values.length > 0
-    return isKyselys ? query(byName(text, values)) : query(...args)
-  }
-  Object.defineProperty(client, 'query', { value: named })
 }
 
 /**

@@ -11,6 +11,7 @@ import { hasScope, inRequestTransaction, withOpenTransaction } from '../db/trans
 import { originOf } from '../http/origin.ts'
 import { anonymousLimits, sessionLimits } from '../sessions/policy.ts'
 import type { Sessions } from '../sessions/sessions.ts'
+import { accountOf } from './claims.ts'
 import type { PayloadStore, StoredPayload } from './store.ts'
 
 export interface AdapterParts {
@@ -125,8 +126,11 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
   return {
     async upsert(id, payload) {
       const accountId = payload.accountId
-      const account = accountId === undefined ? undefined : await accounts.findActive(accountId)
       const context = currentContext()
+      const loaded = accountOf(context)
+      // What this request read of the account a moment ago decides; asking again would only cost.
+      const account =
+        accountId === undefined ? undefined : loaded?.id === accountId ? loaded : await accounts.findActive(accountId)
       const origin = context ? originOf(context.req) : {}
       const limits = account ? sessionLimits(account.policy) : anonymousLimits
       const uid = String(payload.uid)

@@ -2,7 +2,7 @@
 
 import type { JWK } from 'jose'
 import { type Configuration, errors, interactionPolicy, type KoaContextWithOIDC, Provider } from 'oidc-provider'
-import type { Account, Accounts } from '../accounts/accounts.ts'
+import type { Accounts } from '../accounts/accounts.ts'
 import type { AuditEvent } from '../audit/events.ts'
 import { type Clients, supportedScopes } from '../clients/clients.ts'
 import type { Secrets } from '../crypto/secrets.ts'
@@ -11,6 +11,7 @@ import { withScope } from '../db/transaction.ts'
 import { originOf } from '../http/origin.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { createAdapterFactory } from './adapter.ts'
+import { accountClaims, accountOf, toProviderAccount } from './claims.ts'
 import type { Consents } from './consents.ts'
 import { answerFaults } from './faults.ts'
 import { alwaysIncludeSid, compareClientSecretsByDigest, pinUrlsToIssuer } from './internals.ts'
@@ -136,13 +137,13 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
       ClientCredentials: clientCredentialsSeconds,
       Interaction: interactionSeconds,
       IdToken: 3_600,
-      AccessToken: (context) => policyOf(context)?.tokens.accessTokenTtl ?? 900,
+      AccessToken: (context) => accountOf(context)?.policy?.tokens.accessTokenTtl ?? 900,
       RefreshToken: (context, token) => {
-        const cap = policyOf(context)?.tokens.refreshTokenTtl ?? 7_776_000
+        const cap = accountOf(context)?.policy?.tokens.refreshTokenTtl ?? 7_776_000
         const ageSeconds = token.iiat === undefined ? 0 : Math.floor(Date.now() / 1000) - token.iiat
         return Math.max(1, cap - ageSeconds)
       },
-      Grant: (context) => policyOf(context)?.tokens.refreshTokenTtl ?? 7_776_000,
+      Grant: (context) => accountOf(context)?.policy?.tokens.refreshTokenTtl ?? 7_776_000,
       // Both limits of a session are columns of ours; this is only the provider's own idea of it.
       Session: 86_400,
     },
@@ -193,64 +194,6 @@ function prompts() {
     ),
   )
   return policy
-}
-
-interface ProviderAccount {
-  readonly accountId: string
-  readonly account: Account
-  claims(): Record<string, unknown> & { sub: string }
-  readonly [name: string]: unknown
-}
-
-function toProviderAccount(account: Account): ProviderAccount {
-  return {
-    accountId: account.id,
-    account,
-    claims: () => ({
-      sub: account.id,
-      name: account.name,
-      updated_at: Math.floor(account.updatedAt.getTime() / 1000),
-      email: account.email,
-      email_verified: account.emailVerified,
-      org_id: account.organization.id,
-      org_slug: account.organization.slug,
-      roles: account.roles,
-    }),
-  }
-}
-
-/** The account that the current request loaded, with its policy. */
-function accountOf(context: KoaContextWithOIDC | undefined): Account | undefined {
-  const loaded: unknown = context?.oidc.entities.Account
-  return isProviderAccount(loaded) ? loaded.account : undefined
-}
-
-function isProviderAccount(value: unknown): value is ProviderAccount {
-  return typeof value === 'object' && value !== null && 'account' in value
-}
-
-function policyOf(context: KoaContextWithOIDC | undefined) {
-  return accountOf(context)?.policy
-}
-
-/** What introspection adds about a person's token (RFC 9470 §6 for acr and auth_time). */
-function accountClaims(
-  context: KoaContextWithOIDC,
-  token: { readonly kind: string },
-): Record<string, string | number | boolean | string[]> | undefined {
-  const account = accountOf(context)
-  if (token.kind !== 'AccessToken' || !account) {
-    const organizationId = context.oidc.client?.['organization_id']
-    return typeof organizationId === 'string' ? { org_id: organizationId } : undefined
-  }
-  const source = context.oidc.entities.AuthorizationCode ?? context.oidc.entities.RefreshToken
-  return {
-    org_id: account.organization.id,
-    org_slug: account.organization.slug,
-    roles: [...account.roles],
-    ...(source?.acr === undefined ? {} : { acr: source.acr }),
-    ...(source?.authTime === undefined ? {} : { auth_time: source.authTime }),
-  }
 }
 
 /** The grant of this session and client, or a new one from what the person allowed this client before. */

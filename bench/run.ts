@@ -23,12 +23,13 @@ const redirectUri = 'http://localhost:9/callback'
 const password = 'Bench-Password-2026'
 const basic = `Basic ${Buffer.from('api:api-secret-0123456789').toString('base64')}`
 
-const file = {
+/** @param credential a password, or a PHC string of it made at another cost than `apply` would */
+const seed = (credential: string) => ({
   organizations: [{ slug: 'bench', name: 'Bench' }],
   accounts: Array.from({ length: 64 }, (_, index) => ({
     email: `p${index}@bench.example`,
     name: `Person ${index}`,
-    password,
+    password: credential,
     organization: 'bench',
   })),
   clients: [
@@ -52,7 +53,7 @@ const file = {
       first_party: true,
     },
   ],
-}
+})
 
 /** A copy as it is installed and deployed: built, without sources. Type stripping would cost 30 MiB that nobody pays. */
 function install(): string {
@@ -79,7 +80,7 @@ async function startOurs(hashCost?: HashCost): Promise<Server> {
   const url = `http://localhost:${port}`
   const { ownerUrl, appUrl } = await createDatabase(postgres.adminUrl)
   const folder = mkdtempSync(join(tmpdir(), 'mlpipes-bench-'))
-  writeFileSync(join(folder, 'bench.json'), JSON.stringify(file))
+  writeFileSync(join(folder, 'bench.json'), JSON.stringify(seed(hashCost ? await hashAt(hashCost) : password)))
   const env = {
     ...process.env,
     MLPIPES_AUTH_URL: url,
@@ -87,6 +88,8 @@ async function startOurs(hashCost?: HashCost): Promise<Server> {
     DATABASE_URL: appUrl,
     DATABASE_ADMIN_URL: ownerUrl,
     MLPIPES_AUTH_SECRET: secret,
+    // As deployed: templates are compiled once.
+    NODE_ENV: 'test',
     LOG_LEVEL: 'warn',
     DATA_DIR: folder,
   }
@@ -226,9 +229,12 @@ async function scenarios(server: Server): Promise<Record<string, Result>> {
   return results
 }
 
+const hashAt = ({ memoryKib, passes }: HashCost) =>
+  argon2.hash(password, { type: argon2.argon2id, parallelism: 1, memoryCost: memoryKib, timeCost: passes })
+
 /** How many verifies this machine does with nothing around them, as many at once as there are cores. */
-async function bareArgon2(options: { memoryCost: number; timeCost: number }): Promise<number> {
-  const phc = await argon2.hash(password, { type: argon2.argon2id, parallelism: 1, ...options })
+async function bareArgon2(cost: HashCost): Promise<number> {
+  const phc = await hashAt(cost)
   const end = performance.now() + runMs
   const begun = performance.now()
   let count = 0
@@ -284,7 +290,7 @@ async function stop(server: Server): Promise<void> {
 }
 
 async function signInLines(mine: Result, theirs: Result): Promise<string[]> {
-  const bare = await bareArgon2({ memoryCost: 19_456, timeCost: 2 })
+  const bare = await bareArgon2({ memoryKib: 19_456, passes: 2 })
   const line = (who: string, result: Result) =>
     `${who}: ${tenth(result.perSecond)}/s, p99 ${whole(result.p99Ms)} ms, ${whole(result.cpuMicros)} µs CPU, RSS ${result.rssMib} MiB; ${(result.perSecond / bare).toFixed(2)} of ${tenth(bare)} bare argon2id verifies (19 MiB, t=2).`
   return [

@@ -1,4 +1,5 @@
 // Mounts the provider in Fastify: the raw request goes in unread, the provider writes the answer.
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Provider } from 'oidc-provider'
 import { sha256 } from '../crypto/secrets.ts'
@@ -27,11 +28,11 @@ export async function mountProvider(app: FastifyInstance, options: MountOptions)
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', (_request, _payload, done) => done(null))
 
+  const scheme = issuer.protocol.slice(0, -1)
   const hand = (request: FastifyRequest, reply: FastifyReply) => {
     reply.hijack()
-    request.raw.headers['x-forwarded-proto'] = issuer.protocol.slice(0, -1)
-    const callback: (...args: [typeof request.raw, typeof reply.raw]) => unknown = options.provider().callback()
-    return callback(request.raw, reply.raw)
+    request.raw.headers['x-forwarded-proto'] = scheme
+    return callbackOf(options.provider())(request.raw, reply.raw)
   }
 
   // OpenID Connect Core §3.1.2.1 wants POST at the authorization endpoint. A cross-site POST carries no Lax cookie, so
@@ -79,6 +80,16 @@ export async function mountProvider(app: FastifyInstance, options: MountOptions)
     }
     return hand(request, reply)
   })
+}
+
+type Callback = (request: IncomingMessage, response: ServerResponse) => unknown
+const callbacks = new WeakMap<Provider, Callback>()
+
+/** A provider's request handler, composed once: Koa would compose its middleware anew for every request. */
+function callbackOf(provider: Provider): Callback {
+  const callback: Callback = callbacks.get(provider) ?? provider.callback()
+  callbacks.set(provider, callback)
+  return callback
 }
 
 /** Reads a form body up to the limit; undefined when it is larger. */

@@ -12,7 +12,8 @@ import {
   timingSafeEqual,
 } from 'node:crypto'
 
-type Purpose = 'seal' | 'client-secret' | 'cookie' | 'csrf' | 'attempts'
+type Purpose = 'seal' | 'client-secret' | 'cookie' | 'csrf' | 'attempts' | 'backup-code' | 'link-code'
+type MacPurpose = 'csrf' | 'attempts' | 'backup-code' | 'link-code'
 
 interface Root {
   readonly id: string
@@ -44,9 +45,10 @@ export interface Secrets {
   /** Digest of a client secret: keyed, so that a stolen database does not help to guess a short one. */
   digestClientSecret(secret: string): string
   matchesClientSecret(secret: string, digest: string): boolean
-  /** HMAC-SHA-256 in base64url under the current root. */
-  mac(purpose: 'csrf' | 'attempts', text: string): string
-  matchesMac(purpose: 'csrf', text: string, mac: string): boolean
+  /** HMAC-SHA-256 in base64url under the current root; `macs` under each root, newest first. */
+  mac(purpose: MacPurpose, text: string): string
+  macs(purpose: MacPurpose, text: string): string[]
+  matchesMac(purpose: MacPurpose, text: string, mac: string): boolean
   /** Cookie signing keys, newest first (keygrip). */
   readonly cookieKeys: readonly string[]
 }
@@ -84,6 +86,7 @@ export function createSecrets(secret: string, previous?: string): Secrets {
       return root !== undefined && equal(clientDigest(root, value), digest)
     },
     mac: (purpose, text) => hmac(current.key(purpose), text),
+    macs: (purpose, text) => roots.map((root) => hmac(root.key(purpose), text)),
     matchesMac: (purpose, text, mac) => roots.some((root) => equal(hmac(root.key(purpose), text), mac)),
     cookieKeys: roots.map((root) => root.key('cookie').export().toString('base64url')),
   }

@@ -27,6 +27,7 @@ export interface Schema {
     created_at: GeneratedTimestamp
     updated_at: GeneratedTimestamp
     disabled_at: TimestampOrNull
+    factor_reset_until: TimestampOrNull
   }
   memberships: {
     account_id: string
@@ -36,7 +37,12 @@ export interface Schema {
     created_at: GeneratedTimestamp
     updated_at: GeneratedTimestamp
   }
-  password_credentials: { account_id: string; hash: string; changed_at: GeneratedTimestamp }
+  password_credentials: {
+    account_id: string
+    hash: string
+    changed_at: GeneratedTimestamp
+    must_change: Generated<boolean>
+  }
   password_history: { id: GeneratedAlways<string>; account_id: string; hash: string; retired_at: GeneratedTimestamp }
   totp_credentials: {
     id: string
@@ -47,13 +53,59 @@ export interface Schema {
     confirmed_at: TimestampOrNull
     created_at: GeneratedTimestamp
   }
-  sign_in_attempts: { key: string; failures: Generated<number>; window_ends_at: Timestamp }
+  sign_in_attempts: {
+    key: string
+    failures: Generated<number>
+    window_ends_at: Timestamp
+    not_before: TimestampOrNull
+  }
   sign_in_flows: {
     interaction_hash: string
     version: Generated<number>
     account_id: string | null
     proved: Generated<string[]>
     expires_at: Timestamp
+    totp_id: string | null
+    codes_pending: Generated<boolean>
+  }
+  mail_outbox: {
+    id: GeneratedAlways<string>
+    template: string
+    sealed: string | null
+    account_id: string | null
+    attempts: Generated<number>
+    next_attempt_at: GeneratedTimestamp
+    sent_at: TimestampOrNull
+    failed_at: TimestampOrNull
+    last_error: string | null
+    created_at: GeneratedTimestamp
+  }
+  mail_links: {
+    id_hash: string
+    kind: string
+    account_id: string | null
+    organization_id: string | null
+    interaction_hash: string | null
+    code_mac: string | null
+    code_failures: Generated<number>
+    sealed: string | null
+    created_at: GeneratedTimestamp
+    expires_at: Timestamp
+    used_at: TimestampOrNull
+  }
+  backup_codes: { account_id: string; code_mac: string; created_at: GeneratedTimestamp; used_at: TimestampOrNull }
+  known_devices: {
+    account_id: string
+    device_hash: string
+    user_agent: string | null
+    first_seen_at: GeneratedTimestamp
+    last_seen_at: GeneratedTimestamp
+  }
+  authenticator_failures: {
+    account_id: string
+    kind: string
+    consecutive: Generated<number>
+    disabled_at: TimestampOrNull
   }
   signing_keys: {
     kid: string

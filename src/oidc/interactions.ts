@@ -7,13 +7,20 @@ import { joinTransaction, transact } from '../db/transaction.ts'
 import { Refusal } from '../errors.ts'
 import { originOf } from '../http/origin.ts'
 import type { LoginResult } from '../login/login.ts'
+import type { AcrName } from './acr.ts'
 import type { Consents } from './consents.ts'
+import { acrRequestOf, acrUnmet } from './prompts.ts'
 
 export interface OpenInteraction {
   readonly uid: string
   readonly prompt: string
   readonly reasons: readonly string[]
-  readonly client: { readonly id: string; readonly name: string; readonly organizationName: string | undefined }
+  readonly client: {
+    readonly id: string
+    readonly name: string
+    readonly organizationId: string | undefined
+    readonly organizationName: string | undefined
+  }
   readonly redirectHost: string
   readonly loginHint: string
   readonly returnTo: string
@@ -22,10 +29,28 @@ export interface OpenInteraction {
   readonly missingScopes: readonly string[]
   readonly missingClaims: readonly string[]
   readonly firstTime: boolean
+  readonly required: {
+    /** The weakest acr that the sign-in must reach; undefined when any will do. A weaker one is refused at the resume. */
+    readonly acr: AcrName | undefined
+    /** Everything must be proven anew; false when the live session only lacks strength. */
+    readonly freshSignIn: boolean
+  }
+  /** The session of this browser, at a login prompt and while it lives. The resume is refused when it ended since. */
+  readonly session: LiveSession | undefined
   finishLogin(result: LoginResult): Promise<void>
   allow(): Promise<void>
   deny(): Promise<void>
   cancel(): Promise<void>
+  /** Finishes with `unmet_authentication_requirements`: this person cannot reach here what the client asks for. */
+  cannotMeet(): Promise<void>
+}
+
+export interface LiveSession {
+  readonly accountId: string
+  readonly acr: string | undefined
+  readonly amr: readonly string[]
+  /** Epoch seconds of the sign-in. */
+  readonly authTime: number
 }
 
 const expired = () => new Refusal('interaction_expired')
@@ -54,6 +79,7 @@ export function createInteractions(parts: {
         details.result = 'error' in result ? result : { ...details.lastSubmission, ...result }
         await details.save(details.exp - Math.floor(Date.now() / 1000))
       }
+      const acrRequest = acrRequestOf(details.params)
       const asked = details.prompt.details
       const missingScopes = toStrings(asked['missingOIDCScope'])
       const missingClaims = toStrings(asked['missingOIDCClaims'])
@@ -77,6 +103,7 @@ export function createInteractions(parts: {
         client: {
           id: client.clientId,
           name: client.clientName ?? client.clientId,
+          organizationId,
           organizationName: toText(client['organization_name']),
         },
         redirectHost: URL.parse(String(details.params['redirect_uri']))?.host ?? '',
@@ -86,6 +113,11 @@ export function createInteractions(parts: {
         missingScopes,
         missingClaims,
         firstTime: details.grantId === undefined,
+        required: {
+          acr: acrRequest.ok ? acrRequest.least : undefined,
+          freshSignIn: details.prompt.name === 'login' && details.prompt.reasons.some((reason) => reason !== acrUnmet),
+        },
+        session: await liveSession(provider, details),
         async finishLogin(result) {
           await finish({ login: { ...result, remember: false } })
         },
@@ -116,9 +148,27 @@ export function createInteractions(parts: {
         async cancel() {
           await finish({ error: 'access_denied', error_description: 'the person cancelled the sign-in' })
         },
+        async cannotMeet() {
+          await finish({
+            error: 'unmet_authentication_requirements',
+            error_description: 'the person cannot sign in here as strongly as asked',
+          })
+        },
       }
     },
   }
+}
+
+/** Read anew, for the interaction only says what the session was when the prompt was made. */
+async function liveSession(
+  provider: Provider,
+  details: Awaited<ReturnType<Provider['interactionDetails']>>,
+): Promise<LiveSession | undefined> {
+  if (details.prompt.name !== 'login' || details.session === undefined) return undefined
+  const session = await provider.Session.findByUid(details.session.uid)
+  if (session?.accountId === undefined || session.accountId !== details.session.accountId) return undefined
+  if (session.loginTs === undefined) return undefined
+  return { accountId: session.accountId, acr: session.acr, amr: session.amr ?? [], authTime: session.loginTs }
 }
 
 function toStrings(value: unknown): string[] {

@@ -1,7 +1,7 @@
 // The provider's configuration: what oidc-provider does for us and by which rules. It is built again when keys change.
 
 import type { JWK } from 'jose'
-import { type Configuration, errors, interactionPolicy, type KoaContextWithOIDC, Provider } from 'oidc-provider'
+import { type Configuration, errors, type KoaContextWithOIDC, Provider } from 'oidc-provider'
 import type { Accounts } from '../accounts/accounts.ts'
 import type { AuditEvent } from '../audit/events.ts'
 import { type Clients, supportedScopes } from '../clients/clients.ts'
@@ -10,6 +10,7 @@ import type { Db } from '../db/database.ts'
 import { withScope } from '../db/transaction.ts'
 import { originOf } from '../http/origin.ts'
 import type { Sessions } from '../sessions/sessions.ts'
+import { acrs } from './acr.ts'
 import { createAdapterFactory } from './adapter.ts'
 import { accountClaims, accountOf, toProviderAccount } from './claims.ts'
 import type { Consents } from './consents.ts'
@@ -17,6 +18,7 @@ import { answerFaults } from './faults.ts'
 import { alwaysIncludeSid, compareClientSecretsByDigest, pinUrlsToIssuer } from './internals.ts'
 import { createIntrospectionPolicy } from './introspection.ts'
 import type { ProtocolPages } from './pages.ts'
+import { prompts, reportSatisfiedAcr } from './prompts.ts'
 import type { PayloadStore } from './store.ts'
 
 export interface ProviderParts {
@@ -35,7 +37,6 @@ export interface ProviderParts {
 }
 
 export const authorizePath = '/oauth/authorize'
-export const acrValues = { password: 'urn:mlpipes:acr:password', mfa: 'urn:mlpipes:acr:mfa' } as const
 
 const authorizationCodeSeconds = 60
 const interactionSeconds = 900
@@ -55,6 +56,7 @@ export function createProvider(parts: ProviderParts, jwks: readonly JWK[]): Prov
   provider.proxy = true
   pinUrlsToIssuer(provider)
   alwaysIncludeSid(provider)
+  reportSatisfiedAcr(provider)
   compareClientSecretsByDigest(provider, parts.secrets)
   answerFaults(provider, parts)
   provider.use(async (context, next) => {
@@ -103,7 +105,7 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
       profile: ['name', 'updated_at'],
       email: ['email', 'email_verified'],
     },
-    acrValues: Object.values(acrValues),
+    acrValues: [...acrs],
     subjectTypes: ['public'],
     clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none'],
     enabledJWA: {
@@ -177,23 +179,6 @@ function assertShallow(value: unknown, depth = 1): void {
   if (typeof value !== 'object' || value === null) return
   if (depth > maxClaimsDepth) throw new errors.InvalidRequest(`claims is nested deeper than ${maxClaimsDepth} levels`)
   for (const member of Object.values(value)) assertShallow(member, depth + 1)
-}
-
-/** The provider's own prompts, and that a session whose account may not act any more signs in again. */
-function prompts() {
-  const policy = interactionPolicy.base()
-  policy.get('login')?.checks.add(
-    new interactionPolicy.Check(
-      'account_gone',
-      'the account of this session may not act any more',
-      'login_required',
-      (context) => {
-        const { session, account } = context.oidc
-        return session?.accountId !== undefined && account === undefined
-      },
-    ),
-  )
-  return policy
 }
 
 /** The grant of this session and client, or a new one from what the person allowed this client before. */

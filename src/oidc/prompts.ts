@@ -1,0 +1,70 @@
+// When the authorization endpoint asks a person to sign in again, and what it refuses without asking. How much a request
+// asks for is in acr.ts; what a sign-in consists of is for the pages to say.
+import { strict as assert } from 'node:assert'
+import { errors, interactionPolicy, type KoaContextWithOIDC, type Provider } from 'oidc-provider'
+import { type AcrRequest, reportedAcr, requiredAcr, satisfies } from './acr.ts'
+
+/** The reason of a prompt that only asks for more than the session has proven. Every other one asks for all anew. */
+export const acrUnmet = 'acr_unmet'
+
+const { Check } = interactionPolicy
+
+/** The provider's own prompts, with what this server adds to the login. */
+export function prompts(): interactionPolicy.DefaultPolicy {
+  const policy = interactionPolicy.base()
+  const checks = policy.get('login')?.checks
+  assert(checks, 'the provider has no login prompt')
+  // These two compare the session's context as text, so that a stronger one fails, and they ask again without end when
+  // the sign-in does not give it. They also never see an essential claim that comes together with acr_values, because
+  // the provider puts the one in the place of the other. The check below decides all of it.
+  checks.remove('essential_acr')
+  checks.remove('essential_acrs')
+  checks.add(new Check('account_gone', 'the account of this session may not act any more', 'login_required', isGone))
+  checks.add(new Check(acrUnmet, 'this session was signed in to more weakly than asked', 'login_required', isUnmet))
+  return policy
+}
+
+/** What the parameters of a request ask of a sign-in. */
+export function acrRequestOf(params: Readonly<Record<string, unknown>> | undefined): AcrRequest {
+  return requiredAcr({ acrValues: toText(params?.['acr_values']), claims: toText(params?.['claims']) })
+}
+
+/**
+ * Makes codes, and so tokens, carry the context that `reportedAcr` says. The provider has no setting for it: it reads
+ * the session's through a getter of the request's context.
+ */
+export function reportSatisfiedAcr(provider: Provider): void {
+  const prototype: unknown = Reflect.get(Reflect.get(provider, 'OIDCContext'), 'prototype')
+  Object.defineProperty(prototype, 'acr', {
+    get(this: Pick<KoaContextWithOIDC['oidc'], 'session' | 'params'>): string | undefined {
+      return reportedAcr(this.session?.acr, acrRequestOf(this.params))
+    },
+  })
+}
+
+function isGone({ oidc: { session, account } }: KoaContextWithOIDC): boolean {
+  return session?.accountId !== undefined && account === undefined
+}
+
+/**
+ * Whether the session is too weak for the request. It runs when the request arrives and again when a sign-in answered
+ * it, before any code.
+ * @throws InvalidRequest for a claim that cannot be read
+ * @throws UnmetAuthenticationRequirements (OpenID Connect Core Error Code unmet_authentication_requirements 1.0) for an
+ * essential context that this server does not know, and for a sign-in that ended below what was asked: asking again
+ * would ask for ever
+ */
+function isUnmet({ oidc: { session, result, params } }: KoaContextWithOIDC): boolean {
+  const request = acrRequestOf(params)
+  if (!request.ok) {
+    if (request.reason === 'malformed') throw new errors.InvalidRequest('claims.id_token.acr cannot be read')
+    throw new errors.UnmetAuthenticationRequirements('none of the essential acr values is known here')
+  }
+  if (request.least === undefined || satisfies(session?.acr, request.least)) return false
+  if (result?.login) throw new errors.UnmetAuthenticationRequirements('the sign-in did not reach the acr asked for')
+  return true
+}
+
+function toText(value: unknown): string | undefined {
+  return typeof value === 'string' ? value : undefined
+}

@@ -1,12 +1,13 @@
 // `mlpipes-auth doctor`: checks what a server needs and says how to mend what is wrong.
-import { lookup } from 'node:dns/promises'
-import { connect } from 'node:net'
 import { sql } from 'kysely'
 import pino from 'pino'
 import type { Config } from '../config.ts'
 import { createSecrets } from '../crypto/secrets.ts'
 import { appRole, type Database } from '../db/database.ts'
 import { migrationState } from '../db/migrate.ts'
+import { createOutbox } from '../mail/outbox.ts'
+import { verifySmtp } from '../mail/smtp.ts'
+import { DeliveryFailed } from '../mail/transport.ts'
 import { createKeys } from '../oidc/keys.ts'
 import { openDatabase, resolveSecret } from '../process.ts'
 
@@ -34,6 +35,7 @@ export async function examine(config: Config): Promise<Finding[]> {
     ['schema', () => checkSchema(database)],
     ['clock', () => checkClock(database)],
     ['signing keys', () => checkKeys(config, database)],
+    ['dead letters', () => checkDeadLetters(config, database)],
   ]
   for (const [check, run] of checks) {
     const result = await run().catch((error: unknown) => ({ ok: false, detail: messageOf(error) }))
@@ -99,33 +101,41 @@ async function checkKeys(config: Config, database: Database) {
 }
 
 async function checkMail(config: Config): Promise<Finding> {
-  if (config.smtpUrl === undefined)
-    return { check: 'mail', ok: !config.production, detail: 'SMTP_URL is not set; this release sends no mail yet' }
+  const check = 'mail'
+  if (config.smtpUrl === undefined) {
+    const detail = config.production ? 'SMTP_URL is not set' : `stays here: ${config.issuer}/dev/mailbox shows it`
+    return { check, ok: !config.production, detail }
+  }
   const url = new URL(config.smtpUrl)
-  const port = Number(url.port || (url.protocol === 'smtps:' ? 465 : 587))
+  const server = `${url.hostname}:${url.port || (url.protocol === 'smtps:' ? 465 : 587)}`
   try {
-    await lookup(url.hostname)
-    await reach(url.hostname, port)
-    return { check: 'mail', ok: true, detail: `${url.hostname}:${port} answers` }
+    await verifySmtp(config.smtpUrl, mailTimeoutMs)
+    return { check, ok: true, detail: `${server} takes mail from us` }
   } catch (error) {
-    return {
-      check: 'mail',
-      ok: false,
-      detail: `${url.hostname}:${port} cannot be reached (${messageOf(error)}); check SMTP_URL and the network`,
-    }
+    const code = error instanceof DeliveryFailed ? error.code : 'EINTERNAL'
+    return { check, ok: false, detail: `${server} cannot be used (${code}); ${mailAdvice(code)}` }
   }
 }
 
-function reach(host: string, port: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const socket = connect({ host, port, timeout: mailTimeoutMs })
-    socket.once('connect', () => {
-      socket.destroy()
-      resolve()
-    })
-    socket.once('timeout', () => socket.destroy(new Error('no answer')))
-    socket.once('error', reject)
-  })
+const adviceByCode: Readonly<Record<string, string>> = {
+  EAUTH: 'check the user and password in SMTP_URL',
+  ENOAUTH: 'the server wants a user and password in SMTP_URL',
+  ETLS: 'it offers no encryption that we accept; see docs/guides/mail.md',
+  EDNS: 'check the host name in SMTP_URL',
+}
+
+function mailAdvice(code: string): string {
+  return adviceByCode[code.split(' ', 1)[0] ?? ''] ?? 'check SMTP_URL and the network'
+}
+
+/** A mail that its receiver refused is a wrong address; any other that was given up says that mail does not work here. */
+async function checkDeadLetters(config: Config, database: Database) {
+  const secrets = createSecrets(await resolveSecret(config), config.previousSecret)
+  const { count, refused, newest } = await createOutbox({ database, secrets }).deadLetters()
+  if (count === 0) return { ok: true, detail: 'none' }
+  const list = newest.map((letter) => `${letter.template} of ${letter.createdAt.toISOString()}: ${letter.lastError}`)
+  const detail = `${count} in the last 30 days, ${refused} of them refused by their receiver; newest: ${list.join(', ')}`
+  return count === refused ? { ok: true, detail } : { ok: false, detail: `${detail}; see docs/guides/mail.md` }
 }
 
 function messageOf(error: unknown): string {

@@ -12,6 +12,7 @@ import { originOf } from '../http/origin.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { acrs } from './acr.ts'
 import { createAdapterFactory } from './adapter.ts'
+import { sessionCookieName } from './browser-session.ts'
 import { accountClaims, accountOf, toProviderAccount } from './claims.ts'
 import type { Consents } from './consents.ts'
 import { answerFaults } from './faults.ts'
@@ -82,7 +83,7 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     cookies: {
       keys: [...parts.secrets.cookieKeys],
       names: {
-        session: secure ? '__Host-mlpipes_session' : 'mlpipes_session',
+        session: sessionCookieName(parts.issuer),
         interaction: secure ? '__Secure-mlpipes_interaction' : 'mlpipes_interaction',
         resume: secure ? '__Secure-mlpipes_resume' : 'mlpipes_resume',
       },

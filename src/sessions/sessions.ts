@@ -24,11 +24,14 @@ export interface StoredSession {
   readonly uid: string
   readonly payload: Record<string, unknown>
   readonly accountId: string | undefined
+  readonly idleExpiresAt: Date
+  readonly absoluteExpiresAt: Date
 }
 
 const live = 'ended_at is null and idle_expires_at > now() and absolute_expires_at > now()'
-const findById = `select id_hash as key, uid, payload, account_id from mlpipes_auth.sessions where id_hash = any($1::text[]) and ${live}`
-const findByUid = `select uid as key, uid, payload, account_id from mlpipes_auth.sessions where uid = any($1::text[]) and ${live}`
+const columns = 'uid, payload, account_id, idle_expires_at, absolute_expires_at'
+const findById = `select id_hash as key, ${columns} from mlpipes_auth.sessions where id_hash = any($1::text[]) and ${live}`
+const findByUid = `select uid as key, ${columns} from mlpipes_auth.sessions where uid = any($1::text[]) and ${live}`
 
 // A session that ended stays ended: the update below never touches such a row, and nothing is inserted beside it.
 const columnCount = 10
@@ -146,5 +149,7 @@ function toStored(row: Row): StoredSession {
     uid: String(row['uid']),
     payload: row['payload'] as Record<string, unknown>,
     accountId: row['account_id'] === null ? undefined : String(row['account_id']),
+    idleExpiresAt: row['idle_expires_at'] as Date,
+    absoluteExpiresAt: row['absolute_expires_at'] as Date,
   }
 }

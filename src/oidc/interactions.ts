@@ -35,7 +35,7 @@ export interface OpenInteraction {
     /** Everything must be proven anew; false when the live session only lacks strength. */
     readonly freshSignIn: boolean
   }
-  /** The session of this browser, at a login prompt and while it lives. The resume is refused when it ended since. */
+  /** The live session of this browser, at a login prompt. With the one that the prompt began in, the sign-in ends too. */
   readonly session: LiveSession | undefined
   finishLogin(result: LoginResult): Promise<void>
   allow(): Promise<void>
@@ -159,7 +159,7 @@ export function createInteractions(parts: {
   }
 }
 
-/** Read anew, for the interaction only says what the session was when the prompt was made. */
+/** Read anew, for another tab may have signed in to the session again since the prompt was made. */
 async function liveSession(
   provider: Provider,
   details: Awaited<ReturnType<Provider['interactionDetails']>>,

@@ -284,7 +284,7 @@ export function parseTotpName(text: string): string | undefined {
  * several; a colon in it would end it early. Algorithm, digits and period are spelled out, although they are what apps
  * assume. Long names are cut, so that the QR code stays one that a phone can read.
  */
-function totpUri(secretBase32: string, { email, organizationName }: TotpOwner): string {
+export function totpUri(secretBase32: string, { email, organizationName }: TotpOwner): string {
   const organization = cut(organizationName.replaceAll(':', ' '), maxIssuerNameCodePoints)
   const issuer = encodeURIComponent(`MLPipes (${organization})`)
   const label = encodeURIComponent(cut(email, maxLabelCodePoints))

@@ -26,8 +26,6 @@ export interface MailWorkerParts {
 }
 
 export interface MailWorker {
-  /** Looks soon rather than at the next poll. */
-  wake(): void
   /** Takes no more mails, and waits for those under way. The transport stays the caller's to close. */
   stop(): Promise<void>
 }
@@ -65,7 +63,6 @@ export function startMailWorker(parts: MailWorkerParts): MailWorker {
   outbox.onEnqueue(bell.ring)
   const running = run()
   return {
-    wake: bell.ring,
     async stop() {
       isStopping = true
       bell.end()

@@ -5,11 +5,12 @@ import { appendAudit } from '../audit/audit.ts'
 import type { AuditEvent } from '../audit/events.ts'
 import { type ClientInput, clientMetadata, clientSchema } from '../clients/clients.ts'
 import { isArgon2idPhc, isPasswordShaped, type Passwords } from '../credentials/password.ts'
+import { type PasswordSetting, setPassword } from '../credentials/password-store.ts'
 import { totpSealContext } from '../credentials/totp.ts'
 import { randomId, type Secrets } from '../crypto/secrets.ts'
 import type { Db, Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
-import { type Platform, policyBreaches, policySchema } from '../organizations/policy.ts'
+import { effectivePolicy, type Platform, policyBreaches, policySchema } from '../organizations/policy.ts'
 
 const slug = z
   .string()
@@ -97,10 +98,10 @@ export async function apply(parts: ApplyParts, input: unknown): Promise<Change[]
   return transact(parts.db, async (tx) => {
     const changes: Change[] = []
     for (const organization of file.organizations) changes.push(...(await applyOrganization(tx, organization)))
-    const organizationIds = await readOrganizationIds(tx)
+    const organizations = await readOrganizations(tx, parts.platform)
     for (const account of file.accounts)
-      changes.push(...(await applyAccount(tx, parts, account, organizationIds, hashes.get(account))))
-    for (const client of file.clients) changes.push(...(await applyClient(tx, parts, client, organizationIds)))
+      changes.push(...(await applyAccount(tx, parts, account, organizations, hashes.get(account))))
+    for (const client of file.clients) changes.push(...(await applyClient(tx, parts, client, organizations)))
     return changes
   })
 }
@@ -178,9 +179,20 @@ async function prepareHashes(
   return hashes
 }
 
-async function readOrganizationIds(tx: Tx): Promise<Map<string, string>> {
-  const rows = await tx.selectFrom('organizations').select(['id', 'slug']).execute()
-  return new Map(rows.map((row) => [row.slug, row.id]))
+/** What accounts and clients need to know of the organisation they belong to. */
+interface KnownOrganization {
+  readonly id: string
+  readonly passwordHistory: number
+}
+
+async function readOrganizations(tx: Tx, platform: Platform): Promise<Map<string, KnownOrganization>> {
+  const rows = await tx.selectFrom('organizations').select(['id', 'slug', 'policy']).execute()
+  return new Map(
+    rows.map(({ id, slug, policy }) => {
+      const { historyCount } = effectivePolicy(policySchema.parse(policy), platform).password
+      return [slug, { id, passwordHistory: historyCount }]
+    }),
+  )
 }
 
 function operatorEvent<T extends Partial<AuditEvent>>(event: T) {
@@ -235,10 +247,10 @@ async function applyAccount(
   tx: Tx,
   parts: ApplyParts,
   input: ApplyFile['accounts'][number],
-  organizationIds: Map<string, string>,
+  organizations: Map<string, KnownOrganization>,
   hash: string | undefined,
 ): Promise<Change[]> {
-  const organizationId = required(organizationIds.get(input.organization))
+  const { id: organizationId, passwordHistory } = required(organizations.get(input.organization))
   const email = normalizeEmail(input.email)
   const before = await tx
     .selectFrom('accounts as a')
@@ -302,7 +314,8 @@ async function applyAccount(
         .execute()
     }
   }
-  if (hash !== undefined && (await setPassword(tx, id, hash))) fields.push('password')
+  const about = { accountId: id, organizationId, historyCount: passwordHistory }
+  if (hash !== undefined && (await replacePassword(tx, { ...about, hash }))) fields.push('password')
   if (input.totpSecret !== undefined && (await setTotp(tx, parts.secrets, id, input.totpSecret)))
     fields.push('totpSecret')
   if (fields.length === 0) return []
@@ -315,36 +328,30 @@ async function applyAccount(
         details: { roles: input.roles },
       })
   await appendAudit(tx, event)
-  if (fields.includes('password')) {
-    await appendAudit(
-      tx,
-      operatorEvent({
-        name: 'password.changed' as const,
-        accountId: id,
-        organizationId,
-        details: { by: 'operator' as const },
-      }),
-    )
-  }
   return [{ kind: 'account', id: email, change: before ? 'updated' : 'created', fields }]
 }
 
-/** Stores a hash and moves the one before into the history. False when it stands there already. */
-async function setPassword(tx: Tx, accountId: string, hash: string): Promise<boolean> {
+/** Makes a hash the account's password, whatever stands there. False when it stands there already. */
+async function replacePassword(
+  tx: Tx,
+  wanted: Pick<PasswordSetting, 'accountId' | 'organizationId' | 'historyCount' | 'hash'>,
+): Promise<boolean> {
   const before = await tx
     .selectFrom('password_credentials')
     .select('hash')
-    .where('account_id', '=', accountId)
+    .where('account_id', '=', wanted.accountId)
+    .forUpdate()
     .executeTakeFirst()
-  if (before?.hash === hash) return false
-  if (before) await tx.insertInto('password_history').values({ account_id: accountId, hash: before.hash }).execute()
-  await tx
-    .insertInto('password_credentials')
-    .values({ account_id: accountId, hash })
-    .onConflict((conflict) =>
-      conflict.column('account_id').doUpdateSet((eb) => ({ hash, changed_at: eb.fn<Date>('now') })),
-    )
-    .execute()
+  if (before?.hash === wanted.hash) return false
+  const isSet = await setPassword(tx, {
+    ...wanted,
+    expectedHash: before?.hash,
+    by: 'operator',
+    actor: { type: 'operator' },
+    origin: {},
+  })
+  // The account and its password are locked by this transaction, or came with it.
+  if (!isSet) throw new Error('a locked password changed')
   return true
 }
 
@@ -374,9 +381,9 @@ async function applyClient(
   tx: Tx,
   { secrets }: ApplyParts,
   input: ClientInput,
-  organizationIds: Map<string, string>,
+  organizations: Map<string, KnownOrganization>,
 ): Promise<Change[]> {
-  const organizationId = required(organizationIds.get(input.organization))
+  const { id: organizationId } = required(organizations.get(input.organization))
   const before = await tx
     .selectFrom('clients')
     .select(['name', 'organization_id', 'secret_digest', 'metadata', 'introspection', 'first_party', 'profile'])

@@ -118,7 +118,7 @@ function wordsOf(message: SendableMessage): Readonly<Record<string, unknown>> {
 function adviceOf({ kind, left }: { readonly kind: NoticeKind; readonly left?: number | undefined }): string {
   if (kind !== 'backup_code_used') return notices[kind].advice ?? ''
   if (left === 0) return 'It was the last one. Make new backup codes on your account page.'
-  return `It cannot be used again. You have ${left} ${left === 1 ? 'backup code' : 'backup codes'} left.`
+  return `That code cannot be used again. You have ${left} ${left === 1 ? 'backup code' : 'backup codes'} left.`
 }
 
 function greet(name: string): string {

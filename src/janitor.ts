@@ -3,9 +3,13 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { sql } from 'kysely'
 import { appendAudit } from './audit/audit.ts'
-import type { Db } from './db/database.ts'
+import type { MailLinks } from './credentials/mail-links.ts'
+import { sweepAttempts } from './credentials/throttle.ts'
+import { cleanTotpSetups } from './credentials/totp.ts'
+import type { Database, Db } from './db/database.ts'
 import { transact } from './db/transaction.ts'
 import { cleanFlows } from './login/store.ts'
+import type { Outbox } from './mail/outbox.ts'
 import type { Keys } from './oidc/keys.ts'
 import type { PayloadStore } from './oidc/store.ts'
 import type { Sessions } from './sessions/sessions.ts'
@@ -15,10 +19,12 @@ const batchSize = 1_000
 const maxBatchesPerRound = 50
 
 interface Parts {
-  readonly db: Db
+  readonly database: Database
   readonly payloads: PayloadStore
   readonly sessions: Sessions
   readonly keys: Keys
+  readonly links: MailLinks
+  readonly outbox: Outbox
   readonly logger: FastifyBaseLogger
 }
 
@@ -40,11 +46,16 @@ export function startJanitor(parts: Parts): { stop(): Promise<void> } {
 }
 
 /** One round of housekeeping. Safe on every replica at once: rows are taken with SKIP LOCKED. */
-export async function sweep({ db, payloads, sessions, keys }: Parts): Promise<void> {
+export async function sweep({ database, payloads, sessions, keys, links, outbox }: Parts): Promise<void> {
+  const db = database.kysely
   await sql`select mlpipes_auth.ensure_audit_partitions()`.execute(db)
   await endExpiredSessions(db, sessions)
   for (let batch = 0; batch < maxBatchesPerRound; batch += 1) if ((await payloads.clean(batchSize)) < batchSize) break
   await cleanFlows(db, batchSize)
+  await sweepAttempts(database, batchSize)
+  await links.clean(batchSize)
+  await outbox.clean(batchSize)
+  await cleanTotpSetups(database, batchSize)
   await keys.purge()
 }
 

@@ -7,17 +7,32 @@ import { appendAudit } from './audit/audit.ts'
 import type { AuditEvent } from './audit/events.ts'
 import { createClients } from './clients/clients.ts'
 import type { Config } from './config.ts'
+import { createDeviceCookie } from './credentials/devices.ts'
+import { createMailLinks } from './credentials/mail-links.ts'
+import { createNotices } from './credentials/notices.ts'
 import { createPasswords, defaultHashCost, type HashCost } from './credentials/password.ts'
+import { createPasswordChange } from './credentials/password-store.ts'
+import { createThrottle } from './credentials/throttle.ts'
 import { createSecrets } from './crypto/secrets.ts'
 import type { Database } from './db/database.ts'
 import { migrationState } from './db/migrate.ts'
 import { transact } from './db/transaction.ts'
 import { createApp, type Route } from './http/app.ts'
 import { createViews } from './http/views.ts'
+import { createInvitations } from './invitations/invitations.ts'
+import { addInvitationRoutes } from './invitations/routes.ts'
 import { startJanitor } from './janitor.ts'
 import { createLogin } from './login/login.ts'
+import { createLinkMethod } from './login/methods/link.ts'
+import { createPasswordMethod } from './login/methods/password.ts'
+import { createSecondFactorMethod } from './login/methods/second-factor.ts'
 import { addLoginRoutes } from './login/routes.ts'
-import { addMailboxRoutes } from './mail/mailbox.ts'
+import { createSignUp } from './login/sign-up.ts'
+import { addMailboxRoutes, createMailbox, type Mail } from './mail/mailbox.ts'
+import { createOutbox } from './mail/outbox.ts'
+import { createSmtpTransport } from './mail/smtp.ts'
+import { createMailViews } from './mail/views.ts'
+import { startMailWorker } from './mail/worker.ts'
 import { createConsents } from './oidc/consents.ts'
 import { createInteractions } from './oidc/interactions.ts'
 import { createKeys } from './oidc/keys.ts'
@@ -25,6 +40,9 @@ import { startLiveProvider } from './oidc/live-provider.ts'
 import { mountProvider } from './oidc/mount.ts'
 import { createProtocolPages } from './oidc/pages.ts'
 import { createPayloadStore } from './oidc/store.ts'
+import { createOrganizations, createPolicies } from './organizations/organizations.ts'
+import { createRecovery } from './recovery/recovery.ts'
+import { addRecoveryRoutes } from './recovery/routes.ts'
 import { createSessions } from './sessions/sessions.ts'
 
 const idleSweepMs = 100
@@ -45,6 +63,8 @@ export interface AuthServer {
   readonly routes: readonly Route[]
   /** Looks at the signing keys now instead of at the next poll. */
   refreshKeys(): Promise<void>
+  /** What the developer mailbox holds, newest first. */
+  mails(): readonly Mail[]
   /** Says not ready, answers what is under way, then stops. The database stays the caller's to close. */
   close(): Promise<void>
 }
@@ -56,7 +76,9 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const db = database.kysely
   const secrets = createSecrets(options.secret, config.previousSecret)
   const views = createViews({ cache: config.production || config.test })
-  const accounts = createAccounts(database, config)
+  const policies = createPolicies(config)
+  const accounts = createAccounts(database, policies)
+  const organizations = createOrganizations(database, policies)
   const clients = createClients(database)
   const sessions = createSessions(database)
   const payloads = createPayloadStore(database)
@@ -73,9 +95,23 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
     keys,
     logger,
   )
-  const login = createLogin({ database, accounts, passwords, secrets, now: options.now ?? (() => new Date()) })
+  const now = options.now ?? (() => new Date())
+  const outbox = createOutbox({ database, secrets })
+  const mailbox = createMailbox()
+  const transport = config.smtpUrl === undefined ? mailbox : createSmtpTransport(config.smtpUrl)
+  const mailViews = createMailViews({ issuer, cache: config.production || config.test })
+  const worker = startMailWorker({ outbox, transport, render: mailViews.render, from: config.mailFrom, logger })
+  const throttle = createThrottle({ database, secrets })
+  const links = createMailLinks(database, secrets)
+  const notices = createNotices({ outbox, links, issuer, now })
+  const passwordChange = createPasswordChange({ database, passwords })
+  const offersSecondFactor = config.enable.secondFactor
+  const login = createLogin({ database, accounts, secrets, notices, offersSecondFactor, now })
+  const mailing = { database, issuer, accounts, throttle, secrets, links, outbox }
+  const recovery = createRecovery({ ...mailing, passwordChange, notices, now })
+  const devices = createDeviceCookie(issuer)
   const interactions = createInteractions({ provider: live.current, db, consents })
-  const janitor = startJanitor({ db, payloads, sessions, keys, logger })
+  const janitor = startJanitor({ database, payloads, sessions, keys, links, outbox, logger })
 
   const { app, routes } = await createApp({ issuer, trustedProxies: config.trustedProxies, logger, views })
   let isReady = true
@@ -85,8 +121,27 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
       .type('text/html; charset=utf-8')
       .send(views.render('home', { title: 'MLPipes Auth', issuer, demo: options.demo }, request.id)),
   )
-  if (!config.production) addMailboxRoutes(app, { mails: () => [], views })
-  addLoginRoutes(app, { issuer, interactions, login, accounts, secrets, views })
+  if (!config.production) addMailboxRoutes(app, { mails: mailbox.mails, issuer, views })
+  addLoginRoutes(app, {
+    issuer,
+    interactions,
+    login,
+    password: createPasswordMethod({ accounts, passwords, throttle, secrets, notices, login }),
+    secondFactor: createSecondFactorMethod({ database, throttle, secrets, notices, login, now }),
+    link: createLinkMethod({ ...mailing, login }),
+    signUp: createSignUp({ ...mailing, passwords, login }),
+    recovery,
+    passwordChange,
+    links,
+    accounts,
+    organizations,
+    devices,
+    secrets,
+    views,
+  })
+  const invitations = createInvitations({ database, issuer, passwords, links, outbox, organizations })
+  addInvitationRoutes(app, { issuer, invitations, secrets, views })
+  addRecoveryRoutes(app, { issuer, recovery, devices, secrets, views })
   await app.register((scope) =>
     mountProvider(scope, {
       issuer,
@@ -101,10 +156,13 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
     app,
     routes,
     refreshKeys: live.refresh,
+    mails: mailbox.mails,
     async close() {
       isReady = false
       live.stop()
       await janitor.stop()
+      await worker.stop()
+      transport.close()
       // A connection that was busy when closing began becomes idle later, and would be waited for until it times out.
       const idle = setInterval(() => app.server.closeIdleConnections(), idleSweepMs)
       await app.close()

@@ -1,8 +1,9 @@
 // Accounts: who a person is, where they belong and whether they may act. Credentials are elsewhere.
 import { sql } from 'kysely'
 import { coalesce } from '../db/coalesce.ts'
-import type { Database, Row } from '../db/database.ts'
-import { effectivePolicy, type Platform, type Policy, type PolicyInput } from '../organizations/policy.ts'
+import type { Database, Db, Row, Tx } from '../db/database.ts'
+import type { Policies } from '../organizations/organizations.ts'
+import type { Policy, PolicyInput } from '../organizations/policy.ts'
 
 /** A person who may act now: the account is not disabled, the organisation not closed. */
 export interface Account {
@@ -21,7 +22,15 @@ export interface Account {
 export interface SignInAccount extends Account {
   readonly active: boolean
   readonly passwordHash: string | undefined
+  readonly passwordChangedAt: Date | undefined
+  /** Must be replaced at the next sign-in. */
+  readonly passwordMustChange: boolean
   readonly totpIds: readonly string[]
+  /** Until when an administrator lets a lost factor be replaced with the password alone. */
+  readonly factorResetUntil: Date | undefined
+  /** Kinds of authenticator that failed since they last succeeded, and those disabled for it. */
+  readonly failingKinds: readonly string[]
+  readonly disabledKinds: readonly string[]
 }
 
 /** NFKC, trimmed, lower case: one account and one counter whatever the spelling (F37). */
@@ -41,16 +50,22 @@ const findActive = `select a.id, a.email, a.email_verified_at, a.name, a.updated
     join mlpipes_auth.memberships m on m.account_id = a.id and m.organization_id = a.organization_id
     where a.disabled_at is null and a.id = any($1::text[])`
 
+/** The kinds of authenticator of an account that are in this state. */
+const failures = (condition: 'consecutive > 0' | 'disabled_at is not null') =>
+  sql<
+    string[]
+  >`array(select f.kind from authenticator_failures f where f.account_id = a.id and ${sql.raw(`f.${condition}`)})`
+
 export interface Accounts {
   /** The account if it may act now. Concurrent calls share a statement. */
   findActive(id: string): Promise<Account | undefined>
   /** The account behind an e-mail address, whether or not it may act. */
   findForSignIn(emailNormalized: string): Promise<SignInAccount | undefined>
-  findForSignInById(id: string): Promise<SignInAccount | undefined>
+  /** @param tx to see what that transaction did */
+  findForSignInById(id: string, tx?: Tx): Promise<SignInAccount | undefined>
 }
 
-export function createAccounts(database: Database, platform: Platform): Accounts {
-  const policies = createPolicyCache(platform)
+export function createAccounts(database: Database, policies: Policies): Accounts {
   const findActiveCoalesced = coalesce<string, Account | undefined>(database, {
     statement: findActive,
     values: (ids) => [[...new Set(ids)]],
@@ -59,8 +74,12 @@ export function createAccounts(database: Database, platform: Platform): Accounts
       return ids.map((id) => byId.get(id))
     },
   })
-  const findOne = async (column: 'a.id' | 'a.email_normalized', value: string): Promise<SignInAccount | undefined> => {
-    const row = await database.kysely
+  const findOne = async (
+    db: Db,
+    column: 'a.id' | 'a.email_normalized',
+    value: string,
+  ): Promise<SignInAccount | undefined> => {
+    const row = await db
       .selectFrom('accounts as a')
       .innerJoin('organizations as o', 'o.id', 'a.organization_id')
       .innerJoin('memberships as m', (join) =>
@@ -74,12 +93,15 @@ export function createAccounts(database: Database, platform: Platform): Accounts
         'a.email_verified_at',
         'a.name',
         'a.updated_at',
+        'a.factor_reset_until',
         'o.id as organization_id',
         'o.slug',
         'o.name as organization_name',
         'o.policy',
         'm.roles',
         'p.hash',
+        'p.changed_at as password_changed_at',
+        'p.must_change',
       ])
       .select(sql<boolean>`a.disabled_at is null and o.closed_at is null`.as('active'))
       .select(
@@ -89,19 +111,26 @@ export function createAccounts(database: Database, platform: Platform): Accounts
           'totp_ids',
         ),
       )
+      .select(failures('consecutive > 0').as('failing_kinds'))
+      .select(failures('disabled_at is not null').as('disabled_kinds'))
       .executeTakeFirst()
     if (!row) return undefined
     return {
       ...toAccount(row, policies),
       active: row.active,
       passwordHash: row.hash ?? undefined,
+      passwordChangedAt: row.password_changed_at ?? undefined,
+      passwordMustChange: row.must_change ?? false,
       totpIds: row.totp_ids,
+      factorResetUntil: row.factor_reset_until ?? undefined,
+      failingKinds: row.failing_kinds,
+      disabledKinds: row.disabled_kinds,
     }
   }
   return {
     findActive: findActiveCoalesced,
-    findForSignIn: (email) => findOne('a.email_normalized', email),
-    findForSignInById: (id) => findOne('a.id', id),
+    findForSignIn: (email) => findOne(database.kysely, 'a.email_normalized', email),
+    findForSignInById: (id, tx) => findOne(tx ?? database.kysely, 'a.id', id),
   }
 }
 
@@ -119,19 +148,5 @@ function toAccount(row: Row, policies: (input: PolicyInput) => Policy): Account 
     },
     roles: row['roles'] as string[],
     policy: policies(row['policy'] as PolicyInput),
-  }
-}
-
-/** Policies are few and asked for at every request; what was written is the key. */
-function createPolicyCache(platform: Platform) {
-  const cache = new Map<string, Policy>()
-  return (input: PolicyInput): Policy => {
-    const key = JSON.stringify(input)
-    const known = cache.get(key)
-    if (known) return known
-    if (cache.size >= 1_000) cache.clear()
-    const policy = effectivePolicy(input, platform)
-    cache.set(key, policy)
-    return policy
   }
 }

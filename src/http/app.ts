@@ -7,6 +7,7 @@ import formbody from '@fastify/formbody'
 import staticFiles from '@fastify/static'
 import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from 'fastify'
 import { Refusal } from '../errors.ts'
+import { canonicalAddress } from './address.ts'
 import { setOrigin } from './origin.ts'
 import { addProblemHandlers } from './problems.ts'
 import { publicFolder, type Views } from './views.ts'
@@ -84,7 +85,7 @@ function guardEdge(app: FastifyInstance, { issuer, trustedProxies }: AppOptions)
     const forwarded =
       proxies && peer !== undefined && isListed(proxies, peer) ? canonicalAddress(request.ip) : undefined
     // What cannot be read as an address is not believed: the peer itself is then the client.
-    const ip = forwarded !== undefined && isIP(forwarded) !== 0 ? forwarded : canonicalAddress(peer)
+    const ip = forwarded ?? canonicalAddress(peer)
     setOrigin(raw, { ip, userAgent: raw.headers['user-agent'], requestId: request.id })
     // On the raw response: the provider writes its answers itself, past Fastify's own headers.
     for (const [name, value] of security) reply.raw.setHeader(name, value)
@@ -117,11 +118,6 @@ function toBlockList(ranges: readonly string[]): BlockList | undefined {
 function isListed(list: BlockList, address: string): boolean {
   const plain = canonicalAddress(address) ?? ''
   return list.check(plain, isIP(plain) === 6 ? 'ipv6' : 'ipv4')
-}
-
-/** `::ffff:192.0.2.1` is the IPv4 address it carries. */
-function canonicalAddress(address: string | undefined): string | undefined {
-  return address?.replace(/^::ffff:(?=\d+\.\d+\.\d+\.\d+$)/i, '')
 }
 
 function securityHeaders(issuer: string): Record<string, string> {

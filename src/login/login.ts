@@ -1,15 +1,18 @@
-// Use cases of a sign-in: what happens when a person submits a password, a code, a consent. Pages are in routes.ts.
-import { type Accounts, normalizeEmail, type SignInAccount } from '../accounts/accounts.ts'
+// The sign-in itself: where one stands, and how a proof moves it on. What proves something is in methods/; each of them
+// hands its verdict to `prove`, and only flow.ts says what comes next. Pages are in routes.ts.
+import type { Accounts, SignInAccount } from '../accounts/accounts.ts'
 import { appendAudit } from '../audit/audit.ts'
-import type { Origin } from '../audit/events.ts'
-import { isPasswordShaped, type Passwords } from '../credentials/password.ts'
-import { type Budget, settleAttempts, takeAttempt } from '../credentials/throttle.ts'
-import { findTotpMatch, spendTotpStep } from '../credentials/totp.ts'
+import type { AuditEvent, Origin } from '../audit/events.ts'
+import { rememberDevice } from '../credentials/devices.ts'
+import { factorResetState, forgetFactorReset } from '../credentials/factor-reset.ts'
+import type { Notices } from '../credentials/notices.ts'
+import { isPasswordExpired } from '../credentials/password-rules.ts'
+import { startTotpSetup } from '../credentials/totp.ts'
 import { type Secrets, sha256 } from '../crypto/secrets.ts'
 import type { Database, Tx } from '../db/database.ts'
 import { joinTransaction, transact } from '../db/transaction.ts'
-import { authenticationContext, type Factor, type Flow, nextStep, type Step } from './flow.ts'
-import { advanceFlow, findFlow } from './store.ts'
+import { type Acr, authenticationContext, type Factor, nextStep, type Requirements, type Step } from './flow.ts'
+import { advanceFlow, findFlow, type StoredFlow } from './store.ts'
 
 /** What the provider needs to hear when a sign-in is over. */
 export interface LoginResult {
@@ -24,86 +27,143 @@ export interface LoginResult {
 export interface LoginInteraction {
   readonly uid: string
   readonly clientId: string
+  readonly clientName: string
+  readonly organizationId: string | undefined
+  /** What the app asked for. */
+  readonly acr: Acr | undefined
+  /** What a live session of this browser proved, if proving more is enough. */
+  readonly before: { readonly accountId: string; readonly proved: readonly Factor[]; readonly ts: number } | undefined
   /** Stores the result where the provider resumes; runs inside the transaction of the sign-in. */
   finish(result: LoginResult): Promise<void>
 }
 
-export type LoginOutcome =
-  | { readonly step: 'done' | 'second_factor' }
-  | { readonly step: 'refused'; readonly reason: 'mismatch' | 'second_factor_missing' | 'code_mismatch' | 'stale' }
-  | { readonly step: 'throttled'; readonly retryAfterSeconds: number }
+/** Who is at the browser, as far as one can know before they prove it. */
+export interface Visitor {
+  readonly origin: Origin
+  /** SHA-256 of the device cookie. */
+  readonly deviceHash: string | undefined
+}
 
-export interface Login {
-  stepOf(uid: string): Promise<{ step: Step; email: string | undefined }>
-  submitPassword(
-    interaction: LoginInteraction,
-    input: { email: string; password: string },
-    origin: Origin,
-  ): Promise<LoginOutcome>
-  submitCode(interaction: LoginInteraction, input: { code: string }, origin: Origin): Promise<LoginOutcome>
+export type Refused =
+  | { readonly step: 'refused'; readonly reason: RefusalReason; readonly triesLeft?: number | undefined }
+  | { readonly step: 'throttled'; readonly retryAfterSeconds: number }
+export type RefusalReason = 'mismatch' | 'code_mismatch' | 'backup_mismatch' | 'link_dead' | 'disabled_factor' | 'stale'
+/** Where a proof led: on to a step, or nowhere. */
+export type Outcome = { readonly step: Step } | Refused
+
+export interface Standing {
+  readonly step: Step
+  readonly flow: StoredFlow
+  readonly account: SignInAccount | undefined
+}
+
+/** One thing proven about an account. */
+export interface Proof {
+  readonly account: SignInAccount
+  readonly factor: Factor
+  readonly failuresBefore: number
+  /** More that belongs into the same transaction, such as spending what works once. False undoes everything. */
+  within?(tx: Tx): Promise<boolean>
+}
+
+/** What else a step changes about the flow. */
+interface FlowChange {
+  readonly totpId?: string | undefined
+  readonly codesPending?: boolean
 }
 
 export interface LoginParts {
   readonly database: Database
   readonly accounts: Accounts
-  readonly passwords: Passwords
   readonly secrets: Secrets
+  readonly notices: Notices
+  /** Whether second factors are offered on this platform. */
+  readonly offersSecondFactor: boolean
   now(): Date
 }
 
-/** Tries within a quarter of an hour. */
-export const attemptLimits = { perAccount: 10, perAddress: 300, codesPerAccount: 10 } as const
+export interface Login {
+  standing(interaction: LoginInteraction): Promise<Standing>
+  /** Adds a proof to the sign-in. When that completes it, finishes it in the same transaction. */
+  prove(interaction: LoginInteraction, standing: Standing, proof: Proof, visitor: Visitor): Promise<Outcome>
+  /** Moves the sign-in on after something else than a proof was done: codes kept, password changed, set-up begun. */
+  move(
+    interaction: LoginInteraction,
+    standing: Standing,
+    change: FlowChange,
+    visitor: Visitor,
+    within?: (tx: Tx) => Promise<boolean>,
+  ): Promise<Outcome>
+  /** Records a try that failed. `within` may count it where that belongs into the same transaction. */
+  fail(
+    interaction: LoginInteraction,
+    failure: Failure,
+    origin: Origin,
+    within?: (tx: Tx) => Promise<void>,
+  ): Promise<void>
+}
 
-export function createLogin({ database, accounts, passwords, secrets, now }: LoginParts): Login {
+export interface Failure {
+  readonly reason: string
+  readonly attempts: number
+  readonly account?: SignInAccount | undefined
+  readonly identifierMac?: string | undefined
+}
+
+/** Undoes a transaction whose flow was moved by somebody else, or whose single use was spent. */
+class Undone extends Error {}
+
+export function createLogin(parts: LoginParts): Login {
+  const { database, accounts, secrets, notices, now } = parts
   const db = database.kysely
-  const budget = (kind: string, value: string, maxFailures: number): Budget => ({
-    key: secrets.mac('attempts', `${kind}:${value}`),
-    maxFailures,
+
+  const requirements = (interaction: LoginInteraction, account: SignInAccount): Requirements => ({
+    mfa: account.policy.mfa,
+    acr: interaction.acr,
+    hasPassword: account.passwordHash !== undefined,
+    hasSecondFactor: account.totpIds.length > 0,
+    maySetUp: parts.offersSecondFactor && account.policy.mfa !== 'off',
+    passwordExpired: isPasswordExpired(account, now()),
+    factorReset: factorResetState(account.factorResetUntil, now()),
   })
 
-  async function fail(
-    failure: {
-      reason: string
-      attempts: number
-      accountId?: string | undefined
-      organizationId?: string | undefined
-      identifierMac?: string | undefined
-    },
-    interaction: LoginInteraction,
-    origin: Origin,
-  ) {
-    await transact(db, (tx) =>
-      appendAudit(tx, {
-        name: 'login.failed',
-        outcome: 'failure',
-        actor: { type: 'anonymous' },
-        accountId: failure.accountId,
-        organizationId: failure.organizationId,
-        clientId: interaction.clientId,
-        origin,
-        details: {
-          reason: failure.reason,
-          attempts: failure.attempts,
-          ...(failure.identifierMac === undefined ? {} : { identifierMac: failure.identifierMac }),
-        },
-      }),
-    )
-  }
-
-  /** Writes what was proven; when that completes the sign-in, finishes it in the same transaction. */
-  async function advance(
+  async function settle(
     tx: Tx,
     interaction: LoginInteraction,
     account: SignInAccount,
-    version: number,
-    proved: readonly Factor[],
+    next: StoredFlow,
+    visitor: Visitor,
     failuresBefore: number,
-    origin: Origin,
-  ): Promise<Step | 'stale'> {
-    const flow: Flow = { accountId: account.id, proved }
-    if (!(await advanceFlow(tx, sha256(interaction.uid), version, flow))) return 'stale'
-    const step = nextStep(flow, { mfa: account.policy.mfa, hasSecondFactor: account.totpIds.length > 0 })
-    if (step !== 'done') return step
+  ): Promise<Step> {
+    const step = nextStep(next, requirements(interaction, account))
+    const needsSetup = step === 'set_up_second_factor' && next.totpId === undefined
+    const totpId = needsSetup ? await beginSetup(tx, account, visitor.origin) : next.totpId
+    if (!(await advanceFlow(tx, sha256(interaction.uid), { ...next, totpId }))) throw new Undone()
+    if (step === 'done') await complete(tx, interaction, account, next.proved, visitor, failuresBefore)
+    return step
+  }
+
+  async function beginSetup(tx: Tx, account: SignInAccount, origin: Origin): Promise<string | undefined> {
+    const setup = await startTotpSetup(tx, secrets, {
+      accountId: account.id,
+      email: account.email,
+      organizationName: account.organization.name,
+      name: 'Authenticator',
+      actor: { type: 'account', id: account.id },
+      organizationId: account.organization.id,
+      origin,
+    })
+    return setup.ok ? setup.totpId : undefined
+  }
+
+  async function complete(
+    tx: Tx,
+    interaction: LoginInteraction,
+    account: SignInAccount,
+    proved: readonly Factor[],
+    visitor: Visitor,
+    failuresBefore: number,
+  ): Promise<void> {
     const { amr, acr } = authenticationContext(proved)
     await appendAudit(tx, {
       name: 'login.succeeded',
@@ -112,146 +172,125 @@ export function createLogin({ database, accounts, passwords, secrets, now }: Log
       accountId: account.id,
       organizationId: account.organization.id,
       clientId: interaction.clientId,
-      origin,
+      origin: visitor.origin,
       details: { amr, acr, failuresBefore },
     })
+    if (account.factorResetUntil) await forgetFactorReset(tx, account.id)
+    await noteDevice(tx, account, visitor)
     await joinTransaction(tx, () =>
-      interaction.finish({ accountId: account.id, amr, acr, ts: Math.floor(now().getTime() / 1000) }),
+      interaction.finish({ accountId: account.id, amr, acr, ts: signedInAt(interaction, account) }),
     )
-    return step
+  }
+
+  /** Who only proved more signed in when they began: neither `auth_time` nor the absolute limit starts again. */
+  function signedInAt({ before }: LoginInteraction, account: SignInAccount): number {
+    return before?.accountId === account.id ? before.ts : Math.floor(now().getTime() / 1000)
+  }
+
+  async function noteDevice(tx: Tx, account: SignInAccount, { deviceHash, origin }: Visitor): Promise<void> {
+    if (deviceHash === undefined) return
+    const { isNew, isFirst } = await rememberDevice(tx, account.id, deviceHash, origin.userAgent)
+    // The first device is the person's own, at their first sign-in; there is nothing to compare it with.
+    if (!isNew || isFirst) return
+    const event: AuditEvent = {
+      name: 'device.added',
+      outcome: 'success',
+      actor: { type: 'account', id: account.id },
+      accountId: account.id,
+      organizationId: account.organization.id,
+      origin,
+      details: {},
+    }
+    await appendAudit(tx, event)
+    await notices.send(tx, account, 'new_device', origin)
+  }
+
+  /** Runs `work` in a transaction of its own that another request's move undoes. */
+  async function attempt(work: (tx: Tx) => Promise<Step>): Promise<Outcome> {
+    try {
+      return { step: await transact(db, work) }
+    } catch (error) {
+      if (error instanceof Undone) return { step: 'refused', reason: 'stale' }
+      throw error
+    }
   }
 
   return {
-    async stepOf(uid) {
-      const flow = await findFlow(db, sha256(uid))
-      const account = flow?.accountId === undefined ? undefined : await accounts.findForSignInById(flow.accountId)
-      if (!flow || !account?.active) return { step: 'identify', email: undefined }
-      return {
-        step: nextStep(flow, { mfa: account.policy.mfa, hasSecondFactor: account.totpIds.length > 0 }),
-        email: account.email,
-      }
+    async standing(interaction) {
+      const stored = await findFlow(db, sha256(interaction.uid))
+      const flow = stored ?? firstFlow(interaction)
+      const account = flow.accountId === undefined ? undefined : await accounts.findForSignInById(flow.accountId)
+      if (!account?.active)
+        return { step: 'identify', flow: { ...emptyFlow, version: flow.version }, account: undefined }
+      return { step: nextStep(flow, requirements(interaction, account)), flow, account }
     },
 
-    async submitPassword(interaction, input, origin) {
-      const email = normalizeEmail(input.email)
-      const identifierMac = secrets.mac('attempts', `identifier:${email}`)
-      const accountBudget = budget('email', email, attemptLimits.perAccount)
-      const addressBudget = budget('address', origin.ip ?? 'unknown', attemptLimits.perAddress)
-      // Counted before anything is compared, so that parallel tries cannot share one count (F36).
-      const attempt = await takeAttempt(database, [accountBudget, addressBudget])
-      if (!attempt.ok) {
-        await fail({ reason: 'throttled', attempts: attemptLimits.perAccount, identifierMac }, interaction, origin)
-        return { step: 'throttled', retryAfterSeconds: attempt.retryAfterSeconds }
-      }
-      const account = await accounts.findForSignIn(email)
-      const usable =
-        account?.active && account.policy.loginMethods.includes('password') ? account.passwordHash : undefined
-      const check = await passwords.check(isPasswordShaped(input.password) ? input.password : '', usable)
-      if (!check.ok || !account) {
-        const reason = !account
-          ? 'unknown_account'
-          : !account.active
-            ? 'disabled'
-            : !account.passwordHash
-              ? 'no_password'
-              : 'mismatch'
-        await fail(
-          {
-            reason,
-            attempts: attempt.count,
-            accountId: account?.id,
-            organizationId: account?.organization.id,
-            identifierMac,
-          },
-          interaction,
-          origin,
-        )
-        return { step: 'refused', reason: 'mismatch' }
-      }
-      const before = await findFlow(db, sha256(interaction.uid))
-      const step = await transact(db, async (tx) => {
-        if (check.rehash !== undefined) await storeRehash(tx, account, check.rehash, origin)
-        return advance(tx, interaction, account, before?.version ?? 0, ['pwd'], attempt.count - 1, origin)
-      })
-      if (step === 'stale') return { step: 'refused', reason: 'stale' }
-      await settleAttempts(database, [accountBudget.key], [addressBudget.key])
-      if (step === 'second_factor_missing') {
-        await fail(
-          {
-            reason: 'second_factor_missing',
-            attempts: 0,
-            accountId: account.id,
-            organizationId: account.organization.id,
-          },
-          interaction,
-          origin,
-        )
-        return { step: 'refused', reason: 'second_factor_missing' }
-      }
-      return { step: step === 'done' ? 'done' : 'second_factor' }
-    },
+    prove: (interaction, { flow }, proof, visitor) =>
+      attempt(async (tx) => {
+        const { account, factor } = proof
+        if (proof.within && !(await proof.within(tx))) throw new Undone()
+        // Another person than the one so far: nothing of what was proven is theirs.
+        const base = flow.accountId === account.id ? flow : { ...emptyFlow, version: flow.version }
+        const next = { ...base, accountId: account.id, proved: [...base.proved, factor] }
+        const step = await settle(tx, interaction, account, next, visitor, proof.failuresBefore)
+        if (step !== 'done') await appendAudit(tx, factorEvent(interaction, account, factor, visitor.origin))
+        return step
+      }),
 
-    async submitCode(interaction, input, origin) {
-      const flow = await findFlow(db, sha256(interaction.uid))
-      const account = flow?.accountId === undefined ? undefined : await accounts.findForSignInById(flow.accountId)
-      if (!flow || !account?.active || !flow.proved.includes('pwd') || flow.proved.includes('otp'))
-        return { step: 'refused', reason: 'stale' }
-      const key = budget('code', account.id, attemptLimits.codesPerAccount)
-      const attempt = await takeAttempt(database, [key])
-      if (!attempt.ok) {
-        await fail(
-          {
-            reason: 'throttled',
-            attempts: attemptLimits.codesPerAccount,
-            accountId: account.id,
-            organizationId: account.organization.id,
-          },
-          interaction,
+    move: (interaction, { flow, account }, change, visitor, within) =>
+      attempt(async (tx) => {
+        if (!account || (within && !(await within(tx)))) throw new Undone()
+        // What was just done may have changed what the account has.
+        const current = (await accounts.findForSignInById(account.id, tx)) ?? account
+        return settle(tx, interaction, current, { ...flow, ...change }, visitor, 0)
+      }),
+
+    async fail(interaction, { reason, attempts, account, identifierMac }, origin, within) {
+      await transact(db, async (tx) => {
+        await appendAudit(tx, {
+          name: 'login.failed',
+          outcome: 'failure',
+          actor: { type: 'anonymous' },
+          accountId: account?.id,
+          organizationId: account?.organization.id,
+          clientId: interaction.clientId,
           origin,
-        )
-        return { step: 'throttled', retryAfterSeconds: attempt.retryAfterSeconds }
-      }
-      const step = await transact(db, async (tx) => {
-        const match = await findTotpMatch(tx, secrets, account.id, input.code.replace(/\s/g, ''), now())
-        if (!match || !(await spendTotpStep(tx, match))) return undefined
-        return advance(tx, interaction, account, flow.version, [...flow.proved, 'otp'], attempt.count - 1, origin)
+          details: { reason, attempts, ...(identifierMac === undefined ? {} : { identifierMac }) },
+        })
+        await within?.(tx)
       })
-      if (step === undefined) {
-        await fail(
-          {
-            reason: 'code_mismatch',
-            attempts: attempt.count,
-            accountId: account.id,
-            organizationId: account.organization.id,
-          },
-          interaction,
-          origin,
-        )
-        return { step: 'refused', reason: 'code_mismatch' }
-      }
-      if (step !== 'done') return { step: 'refused', reason: 'stale' }
-      await settleAttempts(database, [key.key], [])
-      return { step: 'done' }
     },
   }
 }
 
-/** Replaces a hash made at a lower cost, unless the password was changed meanwhile (F41). */
-async function storeRehash(tx: Tx, account: SignInAccount, hash: string, origin: Origin): Promise<void> {
-  const updated = await tx
-    .updateTable('password_credentials')
-    .set({ hash })
-    .where('account_id', '=', account.id)
-    .where('hash', '=', account.passwordHash ?? '')
-    .executeTakeFirst()
-  if (updated.numUpdatedRows !== 1n) return
-  await appendAudit(tx, {
-    name: 'password.rehashed',
+const emptyFlow: StoredFlow = { version: 0, accountId: undefined, proved: [], codesPending: false, totpId: undefined }
+
+/** Somebody with a live session who only has to prove more begins with what they proved for it. */
+function firstFlow({ before }: LoginInteraction): StoredFlow {
+  return before ? { ...emptyFlow, accountId: before.accountId, proved: before.proved } : emptyFlow
+}
+
+const methodNames: Readonly<Record<Factor, string>> = {
+  pwd: 'password',
+  link: 'magic_link',
+  otp: 'totp',
+  backup: 'backup_code',
+}
+
+function factorEvent(
+  interaction: LoginInteraction,
+  account: SignInAccount,
+  factor: Factor,
+  origin: Origin,
+): AuditEvent {
+  return {
+    name: 'login.factor_succeeded',
     outcome: 'success',
-    actor: { type: 'system' },
+    actor: { type: 'account', id: account.id },
     accountId: account.id,
     organizationId: account.organization.id,
+    clientId: interaction.clientId,
     origin,
-    details: {},
-  })
+    details: { method: methodNames[factor] },
+  }
 }

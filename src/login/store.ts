@@ -1,10 +1,13 @@
 // sign_in_flows in SQL: one row per interaction, moved on by one conditional update.
 import { sql } from 'kysely'
 import type { Db, Tx } from '../db/database.ts'
-import type { Factor, Flow } from './flow.ts'
+import { type Factor, type Flow, factors } from './flow.ts'
 
 export interface StoredFlow extends Flow {
+  /** 0: nothing is stored yet. */
   readonly version: number
+  /** The authenticator that is being set up in this sign-in. */
+  readonly totpId: string | undefined
 }
 
 const flowMinutes = 15
@@ -12,24 +15,33 @@ const flowMinutes = 15
 export async function findFlow(db: Db, interactionHash: string): Promise<StoredFlow | undefined> {
   const row = await db
     .selectFrom('sign_in_flows')
-    .select(['version', 'account_id', 'proved'])
+    .select(['version', 'account_id', 'proved', 'totp_id', 'codes_pending'])
     .where('interaction_hash', '=', interactionHash)
     .where('expires_at', '>', sql<Date>`now()`)
     .executeTakeFirst()
-  return row && { version: row.version, accountId: row.account_id ?? undefined, proved: row.proved.filter(isFactor) }
-}
-
-function isFactor(value: string): value is Factor {
-  return value === 'pwd' || value === 'otp'
+  return (
+    row && {
+      version: row.version,
+      accountId: row.account_id ?? undefined,
+      proved: factors.filter((factor) => row.proved.includes(factor)),
+      totpId: row.totp_id ?? undefined,
+      codesPending: row.codes_pending,
+    }
+  )
 }
 
 /**
- * Moves a flow on from `version`.
+ * Moves a flow on from the version it was read at.
  * @returns false when another request moved it first
  */
-export async function advanceFlow(tx: Tx, interactionHash: string, version: number, flow: Flow): Promise<boolean> {
-  const values = { account_id: flow.accountId ?? null, proved: [...flow.proved] }
-  if (version === 0) {
+export async function advanceFlow(tx: Tx, interactionHash: string, flow: StoredFlow): Promise<boolean> {
+  const values = {
+    account_id: flow.accountId ?? null,
+    proved: [...new Set<Factor>(flow.proved)],
+    totp_id: flow.totpId ?? null,
+    codes_pending: flow.codesPending,
+  }
+  if (flow.version === 0) {
     const inserted = await tx
       .insertInto('sign_in_flows')
       .values({
@@ -46,7 +58,7 @@ export async function advanceFlow(tx: Tx, interactionHash: string, version: numb
     .updateTable('sign_in_flows')
     .set((eb) => ({ ...values, version: eb('version', '+', 1) }))
     .where('interaction_hash', '=', interactionHash)
-    .where('version', '=', version)
+    .where('version', '=', flow.version)
     .executeTakeFirst()
   return updated.numUpdatedRows === 1n
 }
@@ -54,6 +66,4 @@ export async function advanceFlow(tx: Tx, interactionHash: string, version: numb
 export async function cleanFlows(db: Db, limit: number): Promise<void> {
   await sql`delete from sign_in_flows where interaction_hash in
     (select interaction_hash from sign_in_flows where expires_at < now() limit ${limit})`.execute(db)
-  await sql`delete from sign_in_attempts where key in
-    (select key from sign_in_attempts where window_ends_at < now() limit ${limit})`.execute(db)
 }

@@ -38,6 +38,8 @@ export interface ProviderParts {
 }
 
 export const authorizePath = '/oauth/authorize'
+/** Our own pages under /account as a relying party. It stands in no table, so nobody can register or change it. */
+export const accountClientId = 'mlpipes-account'
 
 const authorizationCodeSeconds = 60
 const interactionSeconds = 900
@@ -79,7 +81,7 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
   return {
     adapter: createAdapterFactory(parts),
     jwks: { keys: [...jwks] as NonNullable<Configuration['jwks']>['keys'] },
-    clients: [],
+    clients: [accountClient(parts.issuer)],
     cookies: {
       keys: [...parts.secrets.cookieKeys],
       names: {
@@ -172,6 +174,22 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     interactions: { policy: prompts(), url: (_context, interaction) => `/interaction/${interaction.uid}` },
     renderError: parts.pages.error,
     formats: { bitsOfOpaqueRandomness: 256 },
+  }
+}
+
+/** The client that brings somebody to /account. Its codes are not redeemed: the session is what counts there. */
+function accountClient(issuer: string) {
+  return {
+    client_id: accountClientId,
+    client_name: 'MLPipes account',
+    redirect_uris: [`${issuer}/account/callback`],
+    grant_types: ['authorization_code'],
+    response_types: ['code' as const],
+    token_endpoint_auth_method: 'none' as const,
+    scope: 'openid',
+    first_party: true,
+    introspection: 'none',
+    profile: 'standard',
   }
 }
 

@@ -4,7 +4,13 @@ import { appendAudit } from '../audit/audit.ts'
 import type { Actor, AuditEvent, Origin } from '../audit/events.ts'
 import { runIn, type Tx } from '../db/database.ts'
 
-export type EndingCause = 'password_reset' | 'password_changed' | 'factor_changed' | 'disowned' | 'ended_by_owner' | 'address_proven'
+export type EndingCause =
+  | 'password_reset'
+  | 'password_changed'
+  | 'factor_changed'
+  | 'disowned'
+  | 'ended_by_owner'
+  | 'address_proven'
 
 export interface Ending {
   readonly accountId: string

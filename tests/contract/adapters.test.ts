@@ -8,6 +8,7 @@ import { createClients } from '../../src/clients/clients.ts'
 import { parseConfig } from '../../src/config.ts'
 import { createAdapterFactory } from '../../src/oidc/adapter.ts'
 import { createPayloadStore } from '../../src/oidc/store.ts'
+import { createPolicies } from '../../src/organizations/organizations.ts'
 import { createSessions } from '../../src/sessions/sessions.ts'
 import { databaseKinds, startServer, type TestServer } from '../support/server.ts'
 
@@ -45,7 +46,7 @@ describe.each(databaseKinds)('adapters on %s', (kind) => {
       payloads: createPayloadStore(database),
       sessions: createSessions(database),
       clients: createClients(database),
-      accounts: createAccounts(database, parseConfig({ NODE_ENV: 'test' })),
+      accounts: createAccounts(database, createPolicies(parseConfig({ NODE_ENV: 'test' }))),
     })
     sessions = factory('Session')
     clients = factory('Client')

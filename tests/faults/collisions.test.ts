@@ -57,7 +57,7 @@ describe('F91: claims nested without end', () => {
   const nested = (depth: number) => {
     const value = `${'['.repeat(depth)}1${']'.repeat(depth)}`
     // Three levels stand around the value.
-    return `{"id_token":{"acr":{"value":${value}}}}`
+    return `{"id_token":{"name":{"value":${value}}}}`
   }
   const ask = async (method: 'GET' | 'POST', claims: string) => {
     const browser = new Browser(server)

@@ -1,6 +1,5 @@
 // What may be used once is used once, under 20 parallel requests on a warm pool of a real PostgreSQL.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { takeAttempt } from '../../src/credentials/throttle.ts'
 import { spendTotpStep } from '../../src/credentials/totp.ts'
 import { Browser, introspect, obtainCode, obtainTokens, post, redeem } from '../support/client.ts'
 import { startServer, type TestServer } from '../support/server.ts'
@@ -61,14 +60,6 @@ describe('F04: a refresh token', () => {
     const successor = { grant_type: 'refresh_token', refresh_token: String(second.body['refresh_token']) }
     expect((await post(server, '/oauth/token', 'first', successor)).body['error']).toBe('invalid_grant')
     expect(await introspect(server, String(second.body['access_token']))).toEqual({ active: false })
-  })
-})
-
-describe('F36: the attempt counter', () => {
-  it('lets exactly its limit through', async () => {
-    const budget = { key: `race-${Math.random()}`, maxFailures: 5 }
-    const answers = await together(() => takeAttempt(server.database, [budget]))
-    expect(answers.filter((answer) => answer.ok)).toHaveLength(5)
   })
 })
 

@@ -7,9 +7,9 @@ import { startServer, type TestServer } from '../support/server.ts'
 
 /**
  * public: says nothing that needs a guard. cookie: needs the browser that began the sign-in. form: that, and a token of
- * our own page. protocol: the provider's own rules, tested per endpoint below.
+ * our own page. link: needs a token that was mailed. protocol: the provider's own rules, tested per endpoint below.
  */
-type Guard = 'public' | 'cookie' | 'form' | 'protocol'
+type Guard = 'public' | 'cookie' | 'form' | 'link' | 'protocol'
 
 const table: Readonly<Record<string, Guard>> = {
   'GET /': 'public',
@@ -24,8 +24,33 @@ const table: Readonly<Record<string, Guard>> = {
   'GET /interaction/:uid': 'cookie',
   'POST /interaction/:uid/password': 'form',
   'POST /interaction/:uid/totp': 'form',
+  'GET /interaction/:uid/backup-code': 'cookie',
+  'POST /interaction/:uid/backup-code': 'form',
+  'POST /interaction/:uid/begin-set-up': 'form',
+  'POST /interaction/:uid/set-up': 'form',
+  'POST /interaction/:uid/renew-codes': 'form',
+  'POST /interaction/:uid/codes-kept': 'form',
+  'POST /interaction/:uid/new-password': 'form',
+  'POST /interaction/:uid/cannot': 'form',
+  'POST /interaction/:uid/link': 'form',
+  'GET /interaction/:uid/link': 'link',
+  'POST /interaction/:uid/link/continue': 'form',
+  'POST /interaction/:uid/link/code': 'form',
+  'GET /interaction/:uid/confirm': 'link',
+  'POST /interaction/:uid/confirm/continue': 'form',
+  'POST /interaction/:uid/confirm/code': 'form',
+  'GET /interaction/:uid/forgot': 'cookie',
+  'POST /interaction/:uid/forgot': 'form',
+  'GET /interaction/:uid/sign-up': 'cookie',
+  'POST /interaction/:uid/sign-up': 'form',
   'POST /interaction/:uid/consent': 'form',
   'POST /interaction/:uid/cancel': 'form',
+  'GET /recover': 'link',
+  'POST /recover': 'link',
+  'GET /not-me': 'link',
+  'POST /not-me': 'link',
+  'GET /invite': 'link',
+  'POST /invite': 'link',
   'GET /oauth/authorize': 'protocol',
   'POST /oauth/authorize': 'protocol',
   '* /oauth/*': 'protocol',
@@ -135,6 +160,24 @@ describe('the route table', () => {
         }
       }
       expect(await server.audit('login.failed'), 'nothing was tried').toHaveLength(failures)
+    },
+  )
+
+  it.each(Object.entries(table).filter(([, guard]) => guard === 'link'))(
+    '%s (%s) shows nothing and does nothing without a token that was mailed, in every spelling',
+    async (row) => {
+      const [method = '', url = ''] = row.split(' ')
+      const forged = 'x'.repeat(43)
+      for (const path of variants(url.replace(':uid', 'x'))) {
+        for (const cookie of ['', `mlpipes_link=${forged}`]) {
+          const answer = await send(method, path, cookie)
+          expect([400, 403, 404, 410], `${method} ${path}`).toContain(answer.status)
+          expect(answer.csp, path).toContain("frame-ancestors 'none'")
+        }
+      }
+      const given = await send(method, `${url.replace(':uid', 'x')}?token=${forged}`)
+      // A token in the address is only moved into a cookie; what is behind it is looked at afterwards.
+      expect(method === 'GET' ? [303] : [400, 403, 404, 410], row).toContain(given.status)
     },
   )
 

@@ -4,7 +4,6 @@ import { describe, expect, it } from 'vitest'
 import { normalizeEmail } from '../../src/accounts/accounts.ts'
 import { isRedirectUri } from '../../src/clients/clients.ts'
 import { createSecrets } from '../../src/crypto/secrets.ts'
-import { type Factor, nextStep } from '../../src/login/flow.ts'
 import { effectivePolicy, type Platform, policySchema } from '../../src/organizations/policy.ts'
 
 const platform: Platform = {
@@ -41,28 +40,6 @@ describe('effectivePolicy', () => {
         expect(policy.audit.retentionDays).toBeGreaterThanOrEqual(2_190)
         if (requireMfa) expect(policy.mfa).toBe('required')
       }),
-    )
-  })
-})
-
-describe('nextStep', () => {
-  it('is done only when everything that is asked for was proven', () => {
-    const flows = fc.record({
-      accountId: fc.option(fc.constant('acc_x'), { nil: undefined }),
-      proved: fc.uniqueArray(fc.constantFrom<Factor>('pwd', 'otp')),
-    })
-    fc.assert(
-      fc.property(
-        flows,
-        fc.constantFrom('off' as const, 'optional' as const, 'required' as const),
-        fc.boolean(),
-        (flow, mfa, hasSecondFactor) => {
-          if (nextStep(flow, { mfa, hasSecondFactor }) !== 'done') return
-          expect(flow.accountId).toBeDefined()
-          expect(flow.proved).toContain('pwd')
-          if (mfa === 'required' || hasSecondFactor) expect(flow.proved).toContain('otp')
-        },
-      ),
     )
   })
 })

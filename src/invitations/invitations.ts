@@ -1,0 +1,189 @@
+// Invitations: somebody of an organisation offers a place in it, with roles that the invited cannot change. The link
+// works once, for 72 hours, and proves the address it was sent to.
+import { z } from 'zod'
+import { normalizeEmail } from '../accounts/accounts.ts'
+import { appendAudit } from '../audit/audit.ts'
+import type { Actor, Origin } from '../audit/events.ts'
+import { linkSeconds, linkUrl, type MailLinks } from '../credentials/mail-links.ts'
+import type { Passwords } from '../credentials/password.ts'
+import { checkNewPassword, effectivePasswordRules, type PasswordProblem } from '../credentials/password-rules.ts'
+import { randomId } from '../crypto/secrets.ts'
+import type { Database, Tx } from '../db/database.ts'
+import { transact } from '../db/transaction.ts'
+import type { Outbox } from '../mail/outbox.ts'
+import type { Organization, Organizations } from '../organizations/organizations.ts'
+
+export interface Invitation {
+  readonly email: string
+  readonly organization: Organization
+  readonly roles: readonly string[]
+  /** Whether the address has an account already, which then only joins. */
+  readonly hasAccount: boolean
+}
+
+export type AcceptOutcome =
+  | { readonly ok: true }
+  | { readonly ok: false; readonly reason: 'link_dead' }
+  | { readonly ok: false; readonly reason: 'password'; readonly problems: readonly PasswordProblem[] }
+
+export interface Invitations {
+  /** Mails an invitation, in the transaction of whoever checked that the inviter may give these roles. */
+  invite(
+    tx: Tx,
+    invited: {
+      readonly email: string
+      readonly organization: Pick<Organization, 'id' | 'name'>
+      readonly roles: readonly string[]
+    },
+    inviter: { readonly actor: Actor; readonly name: string; readonly origin: Origin },
+  ): Promise<void>
+  /** What a live link offers. Spends nothing. */
+  look(token: string): Promise<Invitation | undefined>
+  accept(
+    token: string,
+    input: { readonly name: string; readonly password: string },
+    origin: Origin,
+  ): Promise<AcceptOutcome>
+}
+
+interface Parts {
+  readonly database: Database
+  readonly issuer: string
+  readonly passwords: Passwords
+  readonly links: MailLinks
+  readonly outbox: Pick<Outbox, 'enqueue'>
+  readonly organizations: Organizations
+}
+
+const kind = 'invite'
+const payloadSchema = z.strictObject({ email: z.string(), roles: z.array(z.string()) })
+
+/** Undoes an acceptance whose link was spent by somebody faster, or whose address got an account meanwhile. */
+class Undone extends Error {}
+
+export function createInvitations(parts: Parts): Invitations {
+  const { database, issuer, passwords, links, outbox, organizations } = parts
+  const db = database.kysely
+
+  async function accountOf(email: string): Promise<string | undefined> {
+    const row = await db
+      .selectFrom('accounts')
+      .select('id')
+      .where('email_normalized', '=', normalizeEmail(email))
+      .executeTakeFirst()
+    return row?.id
+  }
+
+  async function look(token: string): Promise<Invitation | undefined> {
+    const link = await links.look(kind, token)
+    const payload = payloadSchema.safeParse(link?.payload)
+    if (!payload.success || link?.organizationId === undefined) return undefined
+    const organization = await organizations.find(link.organizationId)
+    if (!organization) return undefined
+    const { email, roles } = payload.data
+    return { email, roles, organization, hasAccount: (await accountOf(email)) !== undefined }
+  }
+
+  async function createAccount(tx: Tx, invitation: Invitation, name: string, hash: string): Promise<string> {
+    const id = randomId('acc')
+    const made = await tx
+      .insertInto('accounts')
+      .values((eb) => ({
+        id,
+        email: invitation.email,
+        email_normalized: normalizeEmail(invitation.email),
+        name,
+        organization_id: invitation.organization.id,
+        metadata: '{}',
+        email_verified_at: eb.fn<Date>('now'),
+      }))
+      .onConflict((conflict) => conflict.column('email_normalized').doNothing())
+      .executeTakeFirst()
+    if (made.numInsertedOrUpdatedRows !== 1n) throw new Undone()
+    await tx.insertInto('password_credentials').values({ account_id: id, hash }).execute()
+    return id
+  }
+
+  /** Spends the link and gives the place, with its audit row. */
+  async function join(tx: Tx, token: string, invitation: Invitation, person: Person, origin: Origin): Promise<void> {
+    if (!(await links.spend(tx, kind, token))) throw new Undone()
+    const { organization, roles } = invitation
+    const isNew = 'hash' in person
+    const accountId = isNew ? await createAccount(tx, invitation, person.name, person.hash) : person.accountId
+    await tx
+      .insertInto('memberships')
+      .values({ account_id: accountId, organization_id: organization.id, home: isNew, roles: [...roles] })
+      .onConflict((conflict) =>
+        conflict.columns(['account_id', 'organization_id']).doUpdateSet((eb) => ({
+          roles: [...roles],
+          updated_at: eb.fn<Date>('now'),
+        })),
+      )
+      .execute()
+    await appendAudit(tx, {
+      name: 'invitation.accepted',
+      outcome: 'success',
+      actor: { type: 'account', id: accountId },
+      accountId,
+      organizationId: organization.id,
+      origin,
+      details: { roles: [...roles] },
+    })
+  }
+
+  return {
+    async invite(tx, { email, organization, roles }, { actor, name, origin }) {
+      const token = await links.issue(tx, {
+        kind,
+        organizationId: organization.id,
+        payload: { email, roles: [...roles] },
+      })
+      await outbox.enqueue(tx, {
+        template: 'invitation',
+        to: email,
+        data: {
+          link: linkUrl(issuer, '/invite', token),
+          hours: linkSeconds[kind] / 3_600,
+          organizationName: organization.name,
+          inviterName: name,
+        },
+      })
+      await appendAudit(tx, {
+        name: 'invitation.sent',
+        outcome: 'success',
+        actor,
+        organizationId: organization.id,
+        origin,
+        details: { roles: [...roles] },
+      })
+    },
+
+    look,
+
+    async accept(token, { name, password }, origin) {
+      const invitation = await look(token)
+      if (!invitation) return { ok: false, reason: 'link_dead' }
+      const accountId = await accountOf(invitation.email)
+      let person: Person
+      if (accountId === undefined) {
+        const { organization, email } = invitation
+        const context = { email, name, organizationName: organization.name }
+        const checked = checkNewPassword(password, effectivePasswordRules(organization.policy), context)
+        if (!checked.ok) return { ok: false, reason: 'password', problems: checked.problems }
+        person = { name, hash: await passwords.hash(password) }
+      } else {
+        person = { accountId }
+      }
+      try {
+        await transact(db, (tx) => join(tx, token, invitation, person, origin))
+        return { ok: true }
+      } catch (error) {
+        if (error instanceof Undone) return { ok: false, reason: 'link_dead' }
+        throw error
+      }
+    },
+  }
+}
+
+/** Who accepts: somebody new, or an account that is there. */
+type Person = { readonly name: string; readonly hash: string } | { readonly accountId: string }

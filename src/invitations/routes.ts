@@ -1,0 +1,78 @@
+// The page behind an invitation. GET shows, POST accepts.
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { z } from 'zod'
+import type { Secrets } from '../crypto/secrets.ts'
+import { assertCsrf, csrfToken } from '../http/csrf.ts'
+import { parseForm, personName } from '../http/forms.ts'
+import { createLinkCookie } from '../http/link-cookie.ts'
+import { originOf } from '../http/origin.ts'
+import type { Views } from '../http/views.ts'
+import { newPasswordData } from '../login/pages.ts'
+import type { Invitation, Invitations } from './invitations.ts'
+
+const acceptForm = z.strictObject({
+  csrf: z.string().max(128),
+  name: personName.default(''),
+  password: z.string().max(2_048).default(''),
+})
+
+interface Parts {
+  readonly issuer: string
+  readonly invitations: Invitations
+  readonly secrets: Secrets
+  readonly views: Views
+}
+
+export function addInvitationRoutes(app: FastifyInstance, { issuer, invitations, secrets, views }: Parts): void {
+  const linkCookie = createLinkCookie(issuer)
+
+  const page = (request: FastifyRequest, reply: FastifyReply, name: string, title: string, data = {}) =>
+    reply
+      .header('cache-control', 'no-store')
+      .type('text/html; charset=utf-8')
+      .send(views.render(name, { title, ...data }, request.id))
+  const dead = (request: FastifyRequest, reply: FastifyReply) =>
+    page(request, reply.code(410), 'recovery/dead-link', 'This link no longer works')
+  const acceptPage = (
+    request: FastifyRequest,
+    reply: FastifyReply,
+    token: string,
+    invitation: Invitation,
+    name: string,
+    problems: Parameters<typeof newPasswordData>[1],
+  ) =>
+    page(request, reply, 'invitations/accept', `Join ${invitation.organization.name}`, {
+      csrf: csrfToken(secrets, token),
+      email: invitation.email,
+      organizationName: invitation.organization.name,
+      hasAccount: invitation.hasAccount,
+      name,
+      ...newPasswordData(invitation.organization.policy, problems),
+    })
+
+  app.get('/invite', async (request, reply) => {
+    const { token, sent } = linkCookie.receive(request, reply)
+    if (sent) return reply
+    const invitation = token === undefined ? undefined : await invitations.look(token)
+    if (token === undefined || !invitation) return dead(request, reply)
+    return acceptPage(request, reply, token, invitation, '', [])
+  })
+
+  app.post('/invite', async (request, reply) => {
+    const form = parseForm(acceptForm, request.body)
+    const token = linkCookie.read(request)
+    if (token === undefined) return dead(request, reply)
+    assertCsrf(request, secrets, issuer, token, form.csrf)
+    const invitation = await invitations.look(token)
+    if (!invitation) return dead(request, reply)
+    const outcome = await invitations.accept(token, form, originOf(request.raw))
+    if (outcome.ok) {
+      linkCookie.clear(reply, '/invite')
+      return page(request, reply, 'invitations/accepted', 'Welcome', {
+        organizationName: invitation.organization.name,
+      })
+    }
+    if (outcome.reason === 'link_dead') return dead(request, reply)
+    return acceptPage(request, reply.code(400), token, invitation, form.name, outcome.problems)
+  })
+}

@@ -1,0 +1,211 @@
+// The pages of a sign-in, one per step, with the words for what was refused.
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { placeInWords } from '../credentials/notices.ts'
+import type { PasswordProblem } from '../credentials/password-rules.ts'
+import { describePasswordRules, effectivePasswordRules } from '../credentials/password-rules.ts'
+import { qrDataUri } from '../credentials/qr.ts'
+import type { TotpSetup } from '../credentials/totp.ts'
+import type { Secrets } from '../crypto/secrets.ts'
+import { csrfToken } from '../http/csrf.ts'
+import { originOf } from '../http/origin.ts'
+import type { Views } from '../http/views.ts'
+import type { OpenInteraction } from '../oidc/interactions.ts'
+import { describeScopes } from '../oidc/scopes.ts'
+import type { Organization } from '../organizations/organizations.ts'
+import type { Policy } from '../organizations/policy.ts'
+import type { RefusalReason } from './login.ts'
+
+export interface PageError {
+  readonly title: string
+  readonly text: string
+}
+
+export const refusalTexts: Readonly<Record<RefusalReason | 'address_unreadable', PageError>> = {
+  mismatch: {
+    title: 'E-mail or password is not right',
+    text: 'Check both and try again. If you cannot remember your password, choose “Forgot password?”.',
+  },
+  code_mismatch: {
+    title: 'That code is not right',
+    text: 'Each code works once and for about a minute. Wait for the next one in your authenticator app and enter it.',
+  },
+  backup_mismatch: {
+    title: 'That backup code is not right',
+    text: 'Each backup code works once. Check the letters, or use another one from your list.',
+  },
+  link_dead: {
+    title: 'That did not work',
+    text: 'The link or code is not right, was used already, or is too old. Ask for a new one and use the newest mail.',
+  },
+  disabled_factor: {
+    title: 'This second factor is switched off',
+    text: 'It failed too often. Use a backup code, or ask your administrator to reset your second factor.',
+  },
+  address_unreadable: {
+    title: 'That is not an e-mail address',
+    text: 'Enter the whole address, such as name@hospital.example.',
+  },
+  stale: {
+    title: 'This page was out of date',
+    text: 'Another tab or a second click was faster. Please go on from here.',
+  },
+}
+
+export function throttledText(retryAfterSeconds: number): PageError {
+  return {
+    title: 'Too many tries',
+    text: `To protect this account, please wait ${waitInWords(retryAfterSeconds)} and try again.`,
+  }
+}
+
+function waitInWords(seconds: number): string {
+  if (seconds < 60) return seconds === 1 ? 'a second' : `${seconds} seconds`
+  const minutes = Math.ceil(seconds / 60)
+  return minutes === 1 ? 'a minute' : `${minutes} minutes`
+}
+
+interface SignUpForm {
+  readonly email: string
+  readonly name: string
+  readonly npi: string
+  readonly specialty: string
+}
+
+/** Renders the pages of one request. */
+export interface LoginPages {
+  signIn(offers: Offers, email: string, error?: PageError): FastifyReply
+  password(email: string, error?: PageError): FastifyReply
+  secondFactor(email: string, error?: PageError): FastifyReply
+  backupCode(email: string, error?: PageError): FastifyReply
+  setup(email: string, setup: TotpSetup | undefined, error?: PageError): FastifyReply
+  backupCodes(codes: readonly string[], error?: PageError): FastifyReply
+  changePassword(email: string, policy: Policy, problems: readonly PasswordProblem[], error?: PageError): FastifyReply
+  impossible(): FastifyReply
+  mailSent(
+    about: { readonly email: string; readonly codeAction: string | undefined; readonly kind: string },
+    error?: PageError,
+  ): FastifyReply
+  forgot(email: string, error?: PageError): FastifyReply
+  signUp(
+    organization: Organization,
+    form: SignUpForm,
+    problems: readonly PasswordProblem[],
+    error?: PageError,
+  ): FastifyReply
+  consent(email: string): FastifyReply
+  linkLanding(action: string, heading: string): FastifyReply
+}
+
+/** What may be chosen beside the password, by the policy of the app's organisation. */
+export interface Offers {
+  readonly password: boolean
+  readonly link: boolean
+  readonly signUp: boolean
+}
+
+export function offersOf(organization: Organization | undefined): Offers {
+  const methods = organization?.policy.loginMethods ?? ['password']
+  return {
+    password: methods.includes('password'),
+    link: methods.includes('magic_link'),
+    signUp: organization?.policy.signup === 'open',
+  }
+}
+
+export function loginPages(
+  { views, secrets }: { readonly views: Views; readonly secrets: Secrets },
+  request: FastifyRequest,
+  reply: FastifyReply,
+  interaction: OpenInteraction,
+): LoginPages {
+  const path = `/interaction/${interaction.uid}`
+  const page = (name: string, title: string, data: Readonly<Record<string, unknown>>) => {
+    reply.header('cache-control', 'no-store').type('text/html; charset=utf-8')
+    const common = {
+      title,
+      csrf: csrfToken(secrets, interaction.uid),
+      clientName: interaction.client.name,
+      organizationName: interaction.client.organizationName,
+      cancelAction: `${path}/cancel`,
+      backUrl: path,
+    }
+    return reply.send(views.render(name, { ...common, ...data }, request.id))
+  }
+  return {
+    signIn: (offers, email, error) =>
+      page('login/sign-in', `Sign in to ${interaction.client.name}`, {
+        action: offers.password ? `${path}/password` : `${path}/link`,
+        offersPassword: offers.password,
+        email,
+        error,
+        magicLink: offers.link,
+        linkAction: `${path}/link`,
+        forgotPassword: offers.password,
+        forgotUrl: `${path}/forgot`,
+        signup: offers.signUp,
+        signupUrl: `${path}/sign-up`,
+      }),
+    password: (email, error) =>
+      page('login/password', 'Enter your password', { action: `${path}/password`, email, error }),
+    secondFactor: (email, error) =>
+      page('login/second-factor', 'Confirm it is you', {
+        action: `${path}/totp`,
+        backupUrl: `${path}/backup-code`,
+        email,
+        error,
+      }),
+    backupCode: (email, error) =>
+      page('login/backup-code', 'Use a backup code', { action: `${path}/backup-code`, totpUrl: path, email, error }),
+    setup: (email, setup, error) =>
+      setup
+        ? page('login/second-factor-setup', 'Set up a second factor', {
+            action: `${path}/set-up`,
+            email,
+            error,
+            qr: qrDataUri(setup.uri),
+            secret: setup.secretBase32,
+            uri: setup.uri,
+          })
+        : page('login/second-factor-begin', 'Set up a second factor', { action: `${path}/begin-set-up`, email, error }),
+    backupCodes: (codes, error) =>
+      page('login/backup-codes', 'Your backup codes', {
+        action: `${path}/codes-kept`,
+        renewAction: `${path}/renew-codes`,
+        codes,
+        error,
+      }),
+    changePassword: (email, policy, problems, error) =>
+      page('login/change-password', 'Choose a new password', {
+        action: `${path}/new-password`,
+        email,
+        error,
+        ...newPasswordData(policy, problems),
+      }),
+    impossible: () => page('login/impossible', 'A second factor is needed', { action: `${path}/cannot` }),
+    mailSent: ({ email, codeAction, kind }, error) =>
+      page('login/mail-sent', 'Check your email', { email, codeAction, kind, error }),
+    forgot: (email, error) => page('login/forgot', 'Forgot your password?', { action: `${path}/forgot`, email, error }),
+    signUp: (organization, form, problems, error) =>
+      page('login/sign-up', 'Create an account', {
+        action: `${path}/sign-up`,
+        form,
+        error,
+        ...newPasswordData(organization.policy, problems),
+      }),
+    consent: (email) =>
+      page('login/consent', `Allow ${interaction.client.name}`, {
+        action: `${path}/consent`,
+        email,
+        firstTime: interaction.firstTime,
+        scopes: describeScopes(interaction.missingScopes),
+        redirectHost: interaction.redirectHost,
+      }),
+    linkLanding: (action, heading) =>
+      page('login/link-landing', heading, { action, heading, place: placeInWords(originOf(request.raw)) }),
+  }
+}
+
+/** What views/partials/new-password.eta takes. */
+export function newPasswordData(policy: Policy, problems: readonly PasswordProblem[]) {
+  return { rules: describePasswordRules(effectivePasswordRules(policy)), problems }
+}

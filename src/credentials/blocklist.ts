@@ -38,7 +38,7 @@ export function blockReason(password: string, context: PasswordContext): BlockRe
   const whole = fold(password)
   if (isSimple(whole)) return 'simple'
   const forms = derivatives(whole)
-  if (forms.some((form) => [...form].length >= minListedLength && isSimple(form))) return 'simple'
+  if (forms.some((form) => form.length * 2 >= whole.length && isSimple(form))) return 'simple'
   for (const [reason, words] of contextWords(context))
     if (forms.some((form) => words.has(form) || words.has(reversed(form)))) return reason
   return forms.some(isListed) ? 'common' : undefined
@@ -56,19 +56,27 @@ function squash(text: string): string {
 
 /** What an entire password may be a simple variation of, read forwards. */
 function derivatives(whole: string): string[] {
-  const bases = [...stripped(whole)].flatMap((form) => [form, unit(form)])
+  const bases = stripped(whole).flatMap((form) => [form, unit(form)])
   // "P@ssw0rd2026": the digits around it go first, the ones inside are letters afterwards.
   const plain = bases.flatMap((base) => [base, ...unleet(base)])
   return [...new Set(plain.flatMap((form) => [form, squash(form)]))].filter((form) => form !== '')
 }
 
-/** A text with and without the digits and punctuation before and after it, unless they are too many to be decoration. */
-function stripped(text: string): Set<string> {
-  const before = text.replace(/^[^\p{L}]+/u, '')
-  const after = text.replace(/[^\p{L}]+$/u, '')
-  const both = before.replace(/[^\p{L}]+$/u, '')
-  const least = [...text].length - maxPadding
-  return new Set([text, ...[before, after, both].filter((form) => form !== '' && [...form].length >= least)])
+/**
+ * A text without some or all of the digits and punctuation before and after it, unless so many are gone that they are no
+ * decoration any more. Some: "qwer12342026!" is "qwer1234" with a year, and "qwer" is in no list.
+ */
+function stripped(text: string): string[] {
+  const points = [...text]
+  const isLetter = (point: string) => /\p{L}/u.test(point)
+  const first = points.findIndex(isLetter)
+  const before = Math.min(first < 0 ? points.length : first, maxPadding)
+  const after = Math.min(points.length - 1 - points.findLastIndex(isLetter), maxPadding)
+  const forms: string[] = []
+  for (let start = 0; start <= before; start += 1)
+    for (let cut = 0; cut <= Math.min(after, maxPadding - start) && start + cut < points.length; cut += 1)
+      forms.push(points.slice(start, points.length - cut).join(''))
+  return forms
 }
 
 /** What a text is a whole number of repetitions of; the text itself when it is none. */
@@ -158,7 +166,7 @@ function contextWords(context: PasswordContext): (readonly [BlockReason, Readonl
 
 function spellings(...texts: readonly string[]): Set<string> {
   const words = texts.map(fold).flatMap((text) => [text, ...text.split(/[^\p{L}\p{N}]+/u)])
-  const all = words.flatMap((word) => [squash(word), ...stripped(word), ...unleet(word)])
+  const all = words.flatMap((word) => [...stripped(word), ...unleet(word)]).flatMap((word) => [word, squash(word)])
   return new Set(all.filter((word) => [...word].length >= minContextLength))
 }
 

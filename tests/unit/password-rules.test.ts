@@ -239,7 +239,8 @@ describe('F39: what is guessed first', () => {
     ['Mercy-Hospital-1', 'organization'],
     ['M3rcyH0spital99', 'organization'],
     ['MLPipes-2026', 'product'],
-    ['seppi1plm', undefined],
+    ['qwer12342026!', 'common'],
+    ['Abcdefghijkl-7', 'simple'],
     ['sepiplm-2026', 'product'],
     ['mlp1pesmlp1pes', 'product'],
   ] as const)('%s is %s', (password, reason) => expect(blockReason(password, context)).toBe(reason))

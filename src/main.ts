@@ -4,6 +4,7 @@ import { Command, CommanderError } from 'commander'
 import pino from 'pino'
 import { ApplyError, apply } from './apply/apply.ts'
 import { examine } from './cli/doctor.ts'
+import { invitePerson, NotPossible, resetFactor } from './cli/people.ts'
 import { CannotListen, start } from './cli/start.ts'
 import { type Config, ConfigError, parseConfig } from './config.ts'
 import { createPasswords, defaultHashCost } from './credentials/password.ts'
@@ -107,6 +108,32 @@ async function runDoctor(config: Config, output: Output): Promise<void> {
   if (findings.some((finding) => !finding.ok)) process.exitCode = exitCodes.failed
 }
 
+async function withPeople<T>(
+  config: Config,
+  work: (parts: Parameters<typeof resetFactor>[0]) => Promise<T>,
+): Promise<T> {
+  return withDatabase(config, (database, secret) =>
+    work({ database, secrets: createSecrets(secret, config.previousSecret), issuer: config.issuer }),
+  ).catch((error: unknown) => {
+    throw error instanceof NotPossible ? new CommandFailed(error.message) : error
+  })
+}
+
+async function runInvite(
+  config: Config,
+  email: string,
+  options: Output & { organization: string; role: readonly string[] },
+): Promise<void> {
+  const { organization: organizationSlug, role: roles } = options
+  await withPeople(config, (parts) => invitePerson(parts, { email, organizationSlug, roles }))
+  print(options, { invited: email }, `Invited ${email}; a running server sends the mail.`)
+}
+
+async function runResetFactor(config: Config, email: string, output: Output): Promise<void> {
+  const until = await withPeople(config, (parts) => resetFactor(parts, email, new Date()))
+  print(output, { account: email, until }, `${email} may set up a new second factor until ${until.toISOString()}.`)
+}
+
 function createProgram(readConfig: () => Config): Command {
   const program = new Command('mlpipes-auth')
     .description('Sign in with MLPipes: an OpenID Connect identity provider for healthcare')
@@ -135,6 +162,20 @@ function createProgram(readConfig: () => Config): Command {
     .description('check configuration, database, schema, keys, clock and mail')
     .option(...json)
     .action((options) => runDoctor(readConfig(), options))
+  program
+    .command('invite')
+    .argument('<email>', 'whom to invite')
+    .requiredOption('--organization <slug>', 'the organisation that invites')
+    .option('--role <name...>', 'roles the invited will have there', ['member'])
+    .description('mail an invitation that works once, for 72 hours')
+    .option(...json)
+    .action((email, options) => runInvite(readConfig(), email, options))
+  program
+    .command('reset-factor')
+    .argument('<email>', 'whose second factors are lost')
+    .description('take an account its second factors away; its owner has 24 hours to set up a new one')
+    .option(...json)
+    .action((email, options) => runResetFactor(readConfig(), email, options))
   const keys = program.command('keys').description('signing keys')
   keys
     .command('list')

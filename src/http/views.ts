@@ -1,6 +1,6 @@
 // Eta rendering of the pages under views/, with what every page needs.
 import { createHash } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Eta } from 'eta'
 
@@ -14,12 +14,16 @@ export interface Views {
 
 export function createViews(options: { readonly cache: boolean }): Views {
   const eta = new Eta({ views: viewsFolder, cache: options.cache, autoEscape: true })
-  const assetVersion = createHash('sha256')
-    .update(readFileSync(join(publicFolder, 'app.css')))
-    .digest('hex')
-    .slice(0, 12)
+  const assetVersion = versionOf(publicFolder)
   return {
     render: (name, data, requestId) =>
       eta.render(`/${name}`, { ...data, page: { requestId: requestId ?? '', assetVersion } }),
   }
+}
+
+/** Changes when any asset does: browsers keep them for a year under the address that carries it. */
+function versionOf(folder: string): string {
+  const hash = createHash('sha256')
+  for (const name of readdirSync(folder).sort()) hash.update(readFileSync(join(folder, name)))
+  return hash.digest('hex').slice(0, 12)
 }

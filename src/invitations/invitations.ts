@@ -28,15 +28,7 @@ export type AcceptOutcome =
 
 export interface Invitations {
   /** Mails an invitation, in the transaction of whoever checked that the inviter may give these roles. */
-  invite(
-    tx: Tx,
-    invited: {
-      readonly email: string
-      readonly organization: Pick<Organization, 'id' | 'name'>
-      readonly roles: readonly string[]
-    },
-    inviter: { readonly actor: Actor; readonly name: string; readonly origin: Origin },
-  ): Promise<void>
+  invite(tx: Tx, invited: Invited, inviter: Inviter): Promise<void>
   /** What a live link offers. Spends nothing. */
   look(token: string): Promise<Invitation | undefined>
   accept(
@@ -44,6 +36,18 @@ export interface Invitations {
     input: { readonly name: string; readonly password: string },
     origin: Origin,
   ): Promise<AcceptOutcome>
+}
+
+export interface Invited {
+  readonly email: string
+  readonly organization: Pick<Organization, 'id' | 'name'>
+  readonly roles: readonly string[]
+}
+
+export interface Inviter {
+  readonly actor: Actor
+  readonly name: string
+  readonly origin: Origin
 }
 
 interface Parts {
@@ -132,31 +136,7 @@ export function createInvitations(parts: Parts): Invitations {
   }
 
   return {
-    async invite(tx, { email, organization, roles }, { actor, name, origin }) {
-      const token = await links.issue(tx, {
-        kind,
-        organizationId: organization.id,
-        payload: { email, roles: [...roles] },
-      })
-      await outbox.enqueue(tx, {
-        template: 'invitation',
-        to: email,
-        data: {
-          link: linkUrl(issuer, '/invite', token),
-          hours: linkSeconds[kind] / 3_600,
-          organizationName: organization.name,
-          inviterName: name,
-        },
-      })
-      await appendAudit(tx, {
-        name: 'invitation.sent',
-        outcome: 'success',
-        actor,
-        organizationId: organization.id,
-        origin,
-        details: { roles: [...roles] },
-      })
-    },
+    invite: (tx, invited, inviter) => mailInvitation(tx, { issuer, links, outbox }, invited, inviter),
 
     look,
 
@@ -187,3 +167,35 @@ export function createInvitations(parts: Parts): Invitations {
 
 /** Who accepts: somebody new, or an account that is there. */
 type Person = { readonly name: string; readonly hash: string } | { readonly accountId: string }
+
+/** Puts an invitation into the outbox, with its link and its audit row. */
+export async function mailInvitation(
+  tx: Tx,
+  mailing: Pick<Parts, 'issuer' | 'links' | 'outbox'>,
+  { email, organization, roles }: Invited,
+  { actor, name, origin }: Inviter,
+): Promise<void> {
+  const token = await mailing.links.issue(tx, {
+    kind,
+    organizationId: organization.id,
+    payload: { email, roles: [...roles] },
+  })
+  await mailing.outbox.enqueue(tx, {
+    template: 'invitation',
+    to: email,
+    data: {
+      link: linkUrl(mailing.issuer, '/invite', token),
+      hours: linkSeconds[kind] / 3_600,
+      organizationName: organization.name,
+      inviterName: name,
+    },
+  })
+  await appendAudit(tx, {
+    name: 'invitation.sent',
+    outcome: 'success',
+    actor,
+    organizationId: organization.id,
+    origin,
+    details: { roles: [...roles] },
+  })
+}

@@ -47,7 +47,7 @@ export function addInvitationRoutes(app: FastifyInstance, { issuer, invitations,
       organizationName: invitation.organization.name,
       hasAccount: invitation.hasAccount,
       name,
-      ...newPasswordData(invitation.organization.policy, problems),
+      ...newPasswordData(invitation.organization.policy, problems, 'Password'),
     })
 
   app.get('/invite', async (request, reply) => {

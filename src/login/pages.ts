@@ -190,7 +190,7 @@ export function loginPages(
         action: `${path}/sign-up`,
         form,
         error,
-        ...newPasswordData(organization.policy, problems),
+        ...newPasswordData(organization.policy, problems, 'Password'),
       }),
     consent: (email) =>
       page('login/consent', `Allow ${interaction.client.name}`, {
@@ -206,6 +206,14 @@ export function loginPages(
 }
 
 /** What views/partials/new-password.eta takes. */
-export function newPasswordData(policy: Policy, problems: readonly PasswordProblem[]) {
-  return { rules: describePasswordRules(effectivePasswordRules(policy)), problems }
+export function newPasswordData(policy: Policy, problems: readonly PasswordProblem[], label = 'New password') {
+  return {
+    newPassword: {
+      id: 'password',
+      name: 'password',
+      label,
+      rules: describePasswordRules(effectivePasswordRules(policy)),
+      problems,
+    },
+  }
 }

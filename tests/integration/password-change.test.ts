@@ -302,6 +302,24 @@ it('F39: a password that would be refused today still signs in', async () => {
       const end = await signIn(new Browser(server), authorizationUrl(server, 'first'), email, password)
       expect(new URL(end.url).searchParams.get('code'), email).toBeTruthy()
     }
+    // The operator's file leaves as much history as the organisation's policy says.
+    const policy = { password: { profile: 'custom' as const, historyCount: 1 } }
+    const [account] = file.accounts
+    for (const n of [1, 2, 3])
+      await server.apply({
+        organizations: [{ slug: 'mercy', name: 'Mercy Hospital', policy }],
+        accounts: [
+          { ...account, email: 'old0@mercy.example', name: 'Old', organization: 'mercy', password: secret(n) },
+        ],
+      })
+    const rows = await server.database.run(
+      `select h.hash from mlpipes_auth.password_history h join mlpipes_auth.accounts a on a.id = h.account_id
+        where a.email = 'old0@mercy.example'`,
+      [],
+    )
+    expect(rows).toHaveLength(1)
+    const check = await (await createPasswords(cheapHash)).check(secret(2), String(rows[0]?.['hash']))
+    expect(check.ok).toBe(true)
   } finally {
     await server.close()
   }

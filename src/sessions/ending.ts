@@ -53,3 +53,36 @@ export async function endAccess(tx: Tx, ending: Ending): Promise<Ended> {
   await appendAudit(tx, ...sessionEvents, { ...common, name: 'access.ended', details: { cause, ...ended } })
   return ended
 }
+
+export interface SessionEnding extends Omit<Ending, 'exceptSessionUid'> {
+  readonly uid: string
+  /** A session that is not ended by this, whatever `uid` says: the one in which the person is doing it. */
+  readonly notSessionUid?: string | undefined
+}
+
+const endOne = `update mlpipes_auth.sessions set ended_at = now(), end_reason = $3
+    where uid = $1 and account_id = $2 and ended_at is null and uid is distinct from $4 returning uid`
+const dropTokens = `delete from mlpipes_auth.oidc_payloads where account_id = $2 and payload ->> 'sessionUid' = $1
+    and model in ('AccessToken', 'RefreshToken', 'AuthorizationCode') returning id_hash`
+
+/**
+ * Ends one session with the tokens that were issued in it, offline ones too.
+ * @returns undefined when the account has no such live session
+ */
+export async function endSession(tx: Tx, ending: SessionEnding): Promise<Ended | undefined> {
+  const { uid, accountId, organizationId, cause, notSessionUid, actor, origin } = ending
+  const ended = await runIn(tx, endOne, [uid, accountId, cause, notSessionUid ?? null])
+  if (ended.length === 0) return undefined
+  // The first waits for requests that are spending a code or refresh token of the session; the second takes what those
+  // issued while it waited, which the first does not see.
+  const before = await runIn(tx, dropTokens, [uid, accountId])
+  const meanwhile = await runIn(tx, dropTokens, [uid, accountId])
+  const counts = { sessions: 1, tokens: before.length + meanwhile.length }
+  const common = { outcome: 'success' as const, actor, accountId, organizationId, origin, sessionUid: uid }
+  await appendAudit(
+    tx,
+    { ...common, name: 'session.ended', details: { reason: cause } },
+    { ...common, name: 'access.ended', details: { cause, ...counts } },
+  )
+  return counts
+}

@@ -6,7 +6,8 @@ import { cpSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
 import argon2 from 'argon2'
-import type { HashCost } from '../src/credentials/password.ts'
+import { generateSync } from 'otplib'
+import { defaultHashCost, type HashCost } from '../src/credentials/password.ts'
 import { freePort } from '../tests/support/free-port.ts'
 import { createDatabase, startPostgres } from '../tests/support/postgres.ts'
 import { measure, type Result, send } from './load.ts'
@@ -21,17 +22,27 @@ const secret = 'a secret of the bench, long enough for anybody'
 const discoveryPath = '/.well-known/openid-configuration'
 const redirectUri = 'http://localhost:9/callback'
 const password = 'Bench-Password-2026'
+const totpSecret = 'JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP'
+/** People who do in a run what works once for each. */
+const onceAccounts = 1_500
 const basic = `Basic ${Buffer.from('api:api-secret-0123456789').toString('base64')}`
+
+const person = (name: string, credential: string) => ({
+  email: `${name}@bench.example`,
+  name,
+  password: credential,
+  organization: 'bench',
+  emailVerified: true,
+})
 
 /** @param credential a password, or a PHC string of it made at another cost than `apply` would */
 const seed = (credential: string) => ({
   organizations: [{ slug: 'bench', name: 'Bench' }],
-  accounts: Array.from({ length: 64 }, (_, index) => ({
-    email: `p${index}@bench.example`,
-    name: `Person ${index}`,
-    password: credential,
-    organization: 'bench',
-  })),
+  accounts: [
+    ...Array.from({ length: workers }, (_, index) => person(`p${index}`, credential)),
+    // An authenticator's step works once, and an address gets three links in a quarter of an hour.
+    ...Array.from({ length: onceAccounts }, (_, index) => ({ ...person(`t${index}`, credential), totpSecret })),
+  ],
   clients: [
     {
       client_id: 'api',
@@ -80,7 +91,7 @@ async function startOurs(hashCost?: HashCost): Promise<Server> {
   const url = `http://localhost:${port}`
   const { ownerUrl, appUrl } = await createDatabase(postgres.adminUrl)
   const folder = mkdtempSync(join(tmpdir(), 'mlpipes-bench-'))
-  writeFileSync(join(folder, 'bench.json'), JSON.stringify(seed(hashCost ? await hashAt(hashCost) : password)))
+  writeFileSync(join(folder, 'bench.json'), JSON.stringify(seed(await hashAt(hashCost ?? defaultHashCost))))
   const env = {
     ...process.env,
     MLPIPES_AUTH_URL: url,
@@ -91,6 +102,9 @@ async function startOurs(hashCost?: HashCost): Promise<Server> {
     // As deployed: templates are compiled once.
     NODE_ENV: 'test',
     LOG_LEVEL: 'warn',
+    ENABLE_MAGIC_LINKS: 'true',
+    // Links are asked for from many addresses, as far as the server can tell.
+    TRUSTED_PROXIES: '127.0.0.1',
     DATA_DIR: folder,
   }
   const cli = join(installed, 'bin/mlpipes-auth.js')
@@ -116,8 +130,15 @@ async function startReference(): Promise<Server> {
   return { url: `http://localhost:${port}`, process: child, pid: child.pid ?? 0, isReference: true }
 }
 
-/** A browser's way through a sign-in. Returns the code and its verifier. */
-async function signIn(server: Server, person: number): Promise<{ code: string; verifier: string }> {
+interface Visit {
+  readonly path: string
+  readonly csrf: string
+  readonly verifier: string
+  go(path: string, body?: string, headers?: Record<string, string>): ReturnType<typeof send>
+}
+
+/** A browser at the sign-in page. */
+async function arrive(server: Server): Promise<Visit> {
   const verifier = randomBytes(32).toString('base64url')
   const query = new URLSearchParams({
     client_id: 'app',
@@ -128,10 +149,10 @@ async function signIn(server: Server, person: number): Promise<{ code: string; v
     code_challenge_method: 'S256',
   })
   const cookies = new Map<string, string>()
-  const go = async (path: string, body?: string) => {
+  const go = async (path: string, body?: string, headers: Record<string, string> = {}) => {
     const cookie = [...cookies].map(([name, value]) => `${name}=${value}`).join('; ')
     const answer = await send(new URL(path, server.url).href, {
-      headers: { cookie, accept: 'text/html' },
+      headers: { cookie, accept: 'text/html', ...headers },
       ...(body === undefined ? {} : { method: 'POST', body }),
     })
     for (const line of answer.headers('set-cookie')) {
@@ -143,15 +164,38 @@ async function signIn(server: Server, person: number): Promise<{ code: string; v
   const begun = await go(`${server.isReference ? '/auth' : '/oauth/authorize'}?${query}`)
   const path = String(begun.header('location'))
   const page = await go(path)
-  const csrf = /name="csrf" value="([^"]+)"/.exec(page.text)?.[1] ?? ''
-  const submitted = await go(
-    `${path}/password`,
-    new URLSearchParams({ csrf, email: `p${person}@bench.example`, password }).toString(),
-  )
-  const landing = await go(String(submitted.header('location')))
+  return { path, csrf: /name="csrf" value="([^"]+)"/.exec(page.text)?.[1] ?? '', verifier, go }
+}
+
+/** The whole way through a sign-in with a password. Returns the code and its verifier. */
+async function signIn(server: Server, who: string): Promise<{ code: string; verifier: string }> {
+  const visit = await arrive(server)
+  const { path, csrf } = visit
+  const submitted = await visit.go(`${path}/password`, form({ csrf, email: `${who}@bench.example`, password }))
+  return finish(visit, submitted)
+}
+
+async function signInWithTotp(server: Server, who: string): Promise<void> {
+  const visit = await arrive(server)
+  const { path, csrf } = visit
+  await visit.go(`${path}/password`, form({ csrf, email: `${who}@bench.example`, password }))
+  await visit.go(path)
+  const code = generateSync({ secret: totpSecret })
+  await finish(visit, await visit.go(`${path}/totp`, form({ csrf, code })))
+}
+
+async function finish(visit: Visit, submitted: Awaited<ReturnType<typeof send>>) {
+  const landing = await visit.go(String(submitted.header('location')))
   const code = new URL(String(landing.header('location'))).searchParams.get('code')
   if (code === null) throw new Error(`sign-in failed: ${submitted.status} ${landing.status}`)
-  return { code, verifier }
+  return { code, verifier: visit.verifier }
+}
+
+async function askForLink(visit: Visit, index: number): Promise<void> {
+  const { path, csrf } = visit
+  const from = { 'x-forwarded-for': `10.${index >> 16}.${(index >> 8) & 255}.${index & 255}` }
+  const answer = await visit.go(`${path}/link`, form({ csrf, email: `t${index}@bench.example` }), from)
+  if (!answer.text.includes('Check your email')) throw new Error(`no link: ${answer.status}`)
 }
 
 const form = (values: Record<string, string>) => new URLSearchParams(values).toString()
@@ -183,7 +227,7 @@ async function personTokens(server: Server): Promise<{ access_token: string; ref
   return Promise.all(
     Array.from({ length: workers }, async (_, worker) => {
       if (server.isReference) return JSON.parse((await send(`${server.url}/bench/tokens`)).text)
-      const { code, verifier } = await signIn(server, worker)
+      const { code, verifier } = await signIn(server, `p${worker}`)
       const body = form({ grant_type: 'authorization_code', code, redirect_uri: redirectUri, code_verifier: verifier })
       return JSON.parse(expectOk(await tokenRequest(server, appBasic, body)).text)
     }),
@@ -260,19 +304,22 @@ const lines: string[] = []
 try {
   const mine = await scenarios(ours)
   const signIns = wants('sign_in')
-    ? await measure(ours.pid, workers, runMs, (worker) => signIn(ours, worker))
+    ? await measure(ours.pid, workers, runMs, (worker) => signIn(ours, `p${worker}`))
     : undefined
+  const factors = wants('factors') ? await measureFactors() : []
   const storm = wants('storm') ? await measureStorm() : []
   await stop(ours)
   const keycloak = wants('keycloak') ? await measureAtKeycloakCost() : []
   const reference = await startReference()
   const theirs = await scenarios(reference)
-  const theirSignIns = signIns && (await measure(reference.pid, workers, runMs, (worker) => signIn(reference, worker)))
+  const theirSignIns =
+    signIns && (await measure(reference.pid, workers, runMs, (worker) => signIn(reference, `p${worker}`)))
   await stop(reference)
   lines.push(
     ...table(mine, theirs),
     '',
     ...(signIns && theirSignIns ? await signInLines(signIns, theirSignIns) : []),
+    ...factors,
     ...storm,
     ...keycloak,
   )
@@ -299,12 +346,28 @@ async function signInLines(mine: Result, theirs: Result): Promise<string[]> {
   ]
 }
 
+/** What each person does once: sign in with an authenticator (six requests), ask for a link (one request). */
+async function measureFactors(): Promise<string[]> {
+  let next = 0
+  const totp = await measure(ours.pid, workers, runMs, () => signInWithTotp(ours, `t${next++ % onceAccounts}`))
+  const visits = await Promise.all(Array.from({ length: workers }, () => arrive(ours)))
+  let asked = 0
+  const links = await measure(ours.pid, workers, Math.min(runMs, 1_000), (worker) => {
+    const visit = visits[worker]
+    if (!visit) throw new Error('a worker without a browser')
+    return askForLink(visit, asked++ % onceAccounts)
+  })
+  return [
+    `Password sign-ins with TOTP, six requests each: ${tenth(totp.perSecond)}/s, p99 ${whole(totp.p99Ms)} ms, ${whole(totp.cpuMicros)} µs CPU. Requests for a sign-in link: ${whole(links.perSecond)}/s, p99 ${tenth(links.p99Ms)} ms, ${whole(links.cpuMicros)} µs CPU.`,
+  ]
+}
+
 async function measureStorm(): Promise<string[]> {
   const token = await serviceToken(ours)
   let storming = true
   const storm = Promise.all(
     Array.from({ length: workers }, async (_, worker) => {
-      while (storming) await signIn(ours, worker)
+      while (storming) await signIn(ours, `p${worker}`)
     }),
   )
   const during = await measure(ours.pid, 4, runMs, () => introspect(ours, token))
@@ -318,7 +381,7 @@ async function measureStorm(): Promise<string[]> {
 /** Keycloak's sizing guide counts per vCPU of the server alone, at its own Argon2 parameters. */
 async function measureAtKeycloakCost(): Promise<string[]> {
   const server = await startOurs({ memoryKib: 7_168, passes: 5 })
-  const signIns = await measure(server.pid, workers, runMs, (worker) => signIn(server, worker))
+  const signIns = await measure(server.pid, workers, runMs, (worker) => signIn(server, `p${worker}`))
   const tokens = await measure(server.pid, workers, runMs, () => serviceToken(server))
   const current = await refreshTokens(server)
   const refreshes = await measure(server.pid, workers, runMs, refreshStep(server, current))

@@ -16,7 +16,9 @@ export interface FailureContext {
 }
 
 // A disabled authenticator counts no further, so exactly one call sees the row change to disabled.
-const countFailure = `insert into mlpipes_auth.authenticator_failures as f (account_id, kind, consecutive) values ($1, $2, 1)
+// It reads the account, so that the same statement can be run for nobody: a try on an unknown address then does as much.
+const countFailure = `insert into mlpipes_auth.authenticator_failures as f (account_id, kind, consecutive)
+    select id, $2, 1 from mlpipes_auth.accounts where id = $1
     on conflict (account_id, kind) do update set consecutive = f.consecutive + 1,
       disabled_at = case when f.consecutive + 1 >= $3::integer then now() end
     where f.disabled_at is null
@@ -24,15 +26,16 @@ const countFailure = `insert into mlpipes_auth.authenticator_failures as f (acco
 
 /**
  * Counts a failure of an authenticator, and disables it at the hundredth in a row: until recovery, however long that takes.
+ * @param accountId undefined for an address that has no account: the work is done and changes nothing (F30)
  * @returns `disabledNow` for the one failure that did it; `consecutive` stays at 100 afterwards
  */
 export async function recordFailure(
   tx: Tx,
-  accountId: string,
+  accountId: string | undefined,
   kind: AuthenticatorKind,
   context: FailureContext,
 ): Promise<{ readonly consecutive: number; readonly disabledNow: boolean }> {
-  const [row] = await runIn(tx, countFailure, [accountId, kind, maxConsecutiveFailures])
+  const [row] = await runIn(tx, countFailure, [accountId ?? '', kind, maxConsecutiveFailures])
   if (!row) return { consecutive: maxConsecutiveFailures, disabledNow: false }
   const consecutive = Number(row['consecutive'])
   const disabledNow = row['disabled'] === true

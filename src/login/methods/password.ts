@@ -4,7 +4,7 @@ import { type Accounts, normalizeEmail, type SignInAccount } from '../../account
 import { appendAudit } from '../../audit/audit.ts'
 import type { Origin } from '../../audit/events.ts'
 import type { Notices } from '../../credentials/notices.ts'
-import { isPasswordShaped, type Passwords } from '../../credentials/password.ts'
+import { isPasswordShaped, normalizePassword, type Passwords } from '../../credentials/password.ts'
 import { clearFailures, recordFailure, type Throttle } from '../../credentials/throttle.ts'
 import type { Secrets } from '../../crypto/secrets.ts'
 import type { Tx } from '../../db/database.ts'
@@ -32,12 +32,11 @@ export function createPasswordMethod(parts: Parts): PasswordMethod {
 
   /** Counts a wrong password against the account too, and tells its owner when that disables the password. */
   const countFailure = (account: SignInAccount | undefined, origin: Origin) => async (tx: Tx) => {
-    if (!account) return
-    const { disabledNow } = await recordFailure(tx, account.id, 'password', {
-      organizationId: account.organization.id,
+    const { disabledNow } = await recordFailure(tx, account?.id, 'password', {
+      organizationId: account?.organization.id,
       origin,
     })
-    if (disabledNow) await notices.send(tx, account, 'sign_in_disabled', origin)
+    if (account && disabledNow) await notices.send(tx, account, 'sign_in_disabled', origin)
   }
 
   return {
@@ -58,7 +57,7 @@ export function createPasswordMethod(parts: Parts): PasswordMethod {
         return { step: 'throttled', retryAfterSeconds: taken.retryAfterSeconds }
       }
       const check = await passwords.check(
-        isPasswordShaped(input.password) ? input.password : '',
+        isPasswordShaped(normalizePassword(input.password)) ? input.password : '',
         account && mayUsePassword(account) ? account.passwordHash : undefined,
       )
       if (!check.ok || !account) {

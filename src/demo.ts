@@ -27,7 +27,7 @@ export const demoClients = {
 } as const
 
 export const demoFile: ApplyInput = {
-  organizations: [{ slug: 'mercy', name: 'Mercy Hospital', policy: {} }],
+  organizations: [{ slug: 'mercy', name: 'Mercy Hospital', policy: { signup: 'open' } }],
   accounts: demoPeople.map(({ email, name, password, roles }) => ({
     email,
     name,

@@ -33,6 +33,7 @@ import { createOutbox } from './mail/outbox.ts'
 import { createSmtpTransport } from './mail/smtp.ts'
 import { createMailViews } from './mail/views.ts'
 import { startMailWorker } from './mail/worker.ts'
+import { createBrowserSessions } from './oidc/browser-session.ts'
 import { createConsents } from './oidc/consents.ts'
 import { createInteractions } from './oidc/interactions.ts'
 import { createKeys } from './oidc/keys.ts'
@@ -43,6 +44,7 @@ import { createPayloadStore } from './oidc/store.ts'
 import { createOrganizations, createPolicies } from './organizations/organizations.ts'
 import { createRecovery } from './recovery/recovery.ts'
 import { addRecoveryRoutes } from './recovery/routes.ts'
+import { addAccountRoutes } from './self-service/routes.ts'
 import { createSessions } from './sessions/sessions.ts'
 
 const idleSweepMs = 100
@@ -99,8 +101,6 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const outbox = createOutbox({ database, secrets })
   const mailbox = createMailbox()
   const transport = config.smtpUrl === undefined ? mailbox : createSmtpTransport(config.smtpUrl)
-  const mailViews = createMailViews({ issuer, cache: config.production || config.test })
-  const worker = startMailWorker({ outbox, transport, render: mailViews.render, from: config.mailFrom, logger })
   const throttle = createThrottle({ database, secrets })
   const links = createMailLinks(database, secrets)
   const notices = createNotices({ outbox, links, issuer, now })
@@ -142,6 +142,18 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const invitations = createInvitations({ database, issuer, passwords, links, outbox, organizations })
   addInvitationRoutes(app, { issuer, invitations, secrets, views })
   addRecoveryRoutes(app, { issuer, recovery, devices, secrets, views })
+  const browserSessions = createBrowserSessions({ issuer, sessions, accounts })
+  addAccountRoutes(app, {
+    ...mailing,
+    browserSessions,
+    passwords,
+    passwordChange,
+    notices,
+    devices,
+    offersSecondFactor,
+    views,
+    now,
+  })
   await app.register((scope) =>
     mountProvider(scope, {
       issuer,
@@ -152,6 +164,9 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
     }),
   )
 
+  // Last, so that a start that fails leaves nobody working on the caller's database.
+  const mailViews = createMailViews({ issuer, cache: config.production || config.test })
+  const worker = startMailWorker({ outbox, transport, render: mailViews.render, from: config.mailFrom, logger })
   return {
     app,
     routes,

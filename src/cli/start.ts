@@ -122,6 +122,7 @@ function announce(config: Config, hasEhr: boolean): void {
     for (const person of demoPeople)
       lines.push(`  ${person.role.padEnd(17)} ${person.email}   password ${person.password}`)
   }
+  lines.push(`  Your account      ${config.issuer}/account`)
   if (!config.production) lines.push(`  Developer mailbox ${config.issuer}/dev/mailbox`)
   lines.push('', '  Ctrl-C stops everything.', '')
   process.stdout.write(`${lines.join('\n')}\n`)

@@ -12,6 +12,7 @@ import { originOf } from '../http/origin.ts'
 import { anonymousLimits, sessionLimits } from '../sessions/policy.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { accountOf } from './claims.ts'
+import { directContext } from './direct-session.ts'
 import type { PayloadStore, StoredPayload } from './store.ts'
 
 export interface AdapterParts {
@@ -131,7 +132,8 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
       // What this request read of the account a moment ago decides; asking again would only cost.
       const account =
         accountId === undefined ? undefined : loaded?.id === accountId ? loaded : await accounts.findActive(accountId)
-      const origin = context ? originOf(context.req) : {}
+      const direct = directContext()
+      const origin = context ? originOf(context.req) : (direct?.origin ?? {})
       const limits = account ? sessionLimits(account.policy) : anonymousLimits
       const uid = String(payload.uid)
       const row = {
@@ -152,7 +154,7 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
         accountId: account?.id,
         organizationId: account?.organization.id,
         sessionUid: uid,
-        clientId: context?.oidc.client?.clientId,
+        clientId: context ? context.oidc.client?.clientId : direct?.clientId,
         origin,
         details: { idleSeconds: limits.idleSeconds, absoluteSeconds: limits.absoluteSeconds },
       }

@@ -11,6 +11,10 @@ export type EndingCause =
   | 'disowned'
   | 'ended_by_owner'
   | 'address_proven'
+  /** The person signed out. */
+  | 'sign_out'
+  /** The same browser signed in anew. */
+  | 'signed_in_anew'
 
 export interface Ending {
   readonly accountId: string

@@ -138,6 +138,7 @@ export function loginPages(
         offersPassword: offers.password,
         email,
         error,
+        wrong: wrongField(error),
         magicLink: offers.link,
         linkAction: `${path}/link`,
         forgotPassword: offers.password,
@@ -203,6 +204,12 @@ export function loginPages(
     linkLanding: (action, heading) =>
       page('login/link-landing', heading, { action, heading, place: placeInWords(originOf(request.raw)) }),
   }
+}
+
+/** The field of the sign-in page that an error is about, if it is about what was entered at all. */
+function wrongField(error: PageError | undefined): 'email' | 'password' | undefined {
+  if (error === refusalTexts.address_unreadable) return 'email'
+  return error === refusalTexts.mismatch ? 'password' : undefined
 }
 
 /** What views/partials/new-password.eta takes. */

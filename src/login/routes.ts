@@ -35,6 +35,8 @@ const passwordForm = z.strictObject({ csrf, email, password })
 // The same form asks for a link by another button, with whatever stands in the password field.
 const linkForm = z.strictObject({ csrf, email, password: password.optional() })
 const codeForm = z.strictObject({ csrf, code })
+// The page says again which address it mailed to when the code was wrong.
+const mailedCodeForm = z.strictObject({ csrf, code, email: email.default('') })
 const consentForm = z.strictObject({ csrf, decision: z.enum(['allow', 'deny']) })
 const emptyForm = z.strictObject({ csrf })
 const emailForm = z.strictObject({ csrf, email })
@@ -274,9 +276,10 @@ export function addLoginRoutes(app: FastifyInstance, parts: LoginRouteParts): vo
       if (sent) return reply
       const live = token !== undefined && (await parts.links.look(kind, token)) !== undefined
       const here = await open(request, reply).catch(() => undefined)
-      if (token === undefined || !live) return elsewhere(request, reply, { code: undefined })
+      if (token === undefined || !live)
+        return elsewhere(request, reply, { code: undefined, backUrl: here && `/interaction/${uid}` })
       if (here) return here.pages.linkLanding(`/interaction/${uid}/${path}/continue`, heading)
-      return elsewhere(request, reply, { code: parts.links.shownCode(token) })
+      return elsewhere(request, reply, { code: parts.links.shownCode(token), backUrl: undefined })
     })
     whileSigningIn(`/${path}/continue`, emptyForm, async (here, reply, request) => {
       const token = linkCookie.read(request)
@@ -287,15 +290,21 @@ export function addLoginRoutes(app: FastifyInstance, parts: LoginRouteParts): vo
           : await method.follow(here.signIn, token, here.visitor)
       return answer(reply, here, outcome)
     })
-    whileSigningIn(`/${path}/code`, codeForm, async (here, reply) => {
+    whileSigningIn(`/${path}/code`, mailedCodeForm, async (here, reply) => {
       const outcome = await method.typeCode(here.signIn, here.form.code, here.visitor)
       const codeAction = `/interaction/${here.interaction.uid}/${path}/code`
-      return answer(reply, here, outcome, (error) => here.pages.mailSent({ email: '', codeAction, kind }, error))
+      return answer(reply, here, outcome, (error) =>
+        here.pages.mailSent({ email: here.form.email, codeAction, kind }, error),
+      )
     })
   }
 
   /** The landing page of a link that was opened in another browser than the one that asked, or that is dead. */
-  function elsewhere(request: FastifyRequest, reply: FastifyReply, data: { readonly code: string | undefined }) {
+  function elsewhere(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    data: { readonly code: string | undefined; readonly backUrl: string | undefined },
+  ) {
     reply.header('cache-control', 'no-store').type('text/html; charset=utf-8')
     if (data.code === undefined) reply.code(410)
     const title = data.code === undefined ? 'This link no longer works' : 'Go on where you began'

@@ -34,7 +34,7 @@ export async function newPage(browser: Browser, options: BrowserContextOptions =
   const complaints: string[] = []
   page.on('console', (message) => {
     // A refused form answers 401 or 429 on purpose, which Chromium also reports here.
-    if (message.type() === 'error' && !/status of (400|401|404|409|429)/.test(message.text()))
+    if (message.type() === 'error' && !/status of (400|401|404|409|410|429)/.test(message.text()))
       complaints.push(message.text())
   })
   page.on('pageerror', (error) => complaints.push(error.message))

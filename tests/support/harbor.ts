@@ -1,0 +1,140 @@
+// A server, the demo EHR app and a Chromium for one file of journeys, and what a person does in all of them. What is
+// looked at on every page of a journey is here too: both schemes, a phone and a desk, axe-core, nothing sideways.
+import type { Browser, BrowserContextOptions, Page } from 'playwright-core'
+import { expect } from 'vitest'
+import { startEhr } from '../../examples/ehr/app.ts'
+import type { ApplyInput } from '../../src/apply/apply.ts'
+import { axe, launchBrowser, newPage, shot, type WatchedPage } from './browser.ts'
+import { freePort } from './free-port.ts'
+import { password, startServer, type TestServer } from './server.ts'
+
+const phone = { width: 360, height: 780 }
+const desk = { width: 1280, height: 900 }
+/** WCAG 2.2 SC 1.4.10: a page reads without scrolling sideways down to this width, in CSS pixels. */
+const leastWidth = 320
+
+export interface Harbor {
+  readonly server: TestServer
+  readonly url: string
+  /** A browser profile of its own: no cookies, and nobody knows it. */
+  visit(options?: BrowserContextOptions): Promise<WatchedPage>
+  close(): Promise<void>
+}
+
+/** @param seed with an organisation `mercy`, whose app Harbor is */
+export async function startHarbor(seed: ApplyInput): Promise<Harbor> {
+  const port = await freePort()
+  const url = `http://localhost:${port}`
+  const [clientSecret, apiClientSecret] = ['harbor-secret-0123456789', 'api-secret-0123456789']
+  const server = await startServer('postgres', {
+    environment: { ENABLE_MAGIC_LINKS: 'true', ENABLE_SIGNUP: 'true' },
+    seed: {
+      ...seed,
+      clients: [
+        {
+          client_id: 'harbor',
+          client_secret: clientSecret,
+          client_name: 'Harbor EHR',
+          organization: 'mercy',
+          redirect_uris: [`${url}/callback`],
+          post_logout_redirect_uris: [`${url}/`],
+          grant_types: ['authorization_code', 'refresh_token'],
+          scope: 'openid profile email offline_access',
+        },
+        {
+          client_id: 'api',
+          client_secret: apiClientSecret,
+          client_name: 'Mercy API',
+          organization: 'mercy',
+          grant_types: ['client_credentials'],
+          scope: 'openid',
+          introspection: 'organization',
+        },
+      ],
+    },
+  })
+  const ehr = await startEhr({
+    issuer: server.issuer,
+    port,
+    clientId: 'harbor',
+    clientSecret,
+    apiClientId: 'api',
+    apiClientSecret,
+  })
+  const browser: Browser = await launchBrowser()
+  return {
+    server,
+    url,
+    // Colours that are still moving have no contrast to measure.
+    visit: (options = {}) => newPage(browser, { viewport: desk, reducedMotion: 'reduce', ...options }),
+    async close() {
+      await browser.close()
+      await ehr.close()
+      await server.close()
+    },
+  }
+}
+
+/** From the app to the sign-in page. */
+export async function arrive({ url }: Harbor, { page }: WatchedPage): Promise<void> {
+  await page.goto(url)
+  await page.getByRole('link', { name: 'Sign in with MLPipes' }).click()
+  await page.getByRole('heading', { name: 'Sign in', exact: true }).waitFor()
+}
+
+export async function enterPassword({ page }: WatchedPage, email: string, secret = password): Promise<void> {
+  await page.getByRole('textbox', { name: 'Email' }).fill(email)
+  await page.getByRole('textbox', { name: 'Password' }).fill(secret)
+  await page.getByRole('button', { name: 'Sign in', exact: true }).click()
+}
+
+export async function enterCode({ page }: WatchedPage, code: string, button = 'Verify'): Promise<void> {
+  await page.getByRole('textbox', { name: 'Authentication code' }).fill(code)
+  await page.getByRole('button', { name: button }).click()
+}
+
+/** Allows the app if it is new to this person, and sees that the app has them. Returns the acr it was told. */
+export async function reachApp({ page }: WatchedPage): Promise<string> {
+  const allow = page.getByRole('button', { name: 'Allow' })
+  const ward = page.getByRole('heading', { name: 'Ward list' })
+  await allow.or(ward).waitFor()
+  if (await allow.isVisible()) await allow.click()
+  await ward.waitFor()
+  const told = page.getByText('urn:mlpipes:acr:')
+  return (await told.textContent()) ?? ''
+}
+
+export const heading = ({ page }: WatchedPage, name: string) =>
+  page.getByRole('heading', { name, exact: true }).waitFor()
+
+/** The words of the alert on the page; waits for it. */
+export async function alertOf(page: Page): Promise<string> {
+  const alert = page.getByRole('alert')
+  await alert.waitFor()
+  return (await alert.textContent()) ?? ''
+}
+
+/** Looks at the page as it stands, on a phone and at a desk, in light and in dark; keeps four pictures of it. */
+export async function look({ page }: WatchedPage, name: string): Promise<void> {
+  const before = page.viewportSize() ?? desk
+  for (const [size, word] of [
+    [phone, 'phone'],
+    [desk, 'desk'],
+  ] as const) {
+    await page.setViewportSize(size)
+    expect(await sideways(page), `${name} scrolls sideways on a ${word}`).toBe(0)
+    for (const colorScheme of ['light', 'dark'] as const) {
+      await page.emulateMedia({ colorScheme })
+      await shot(page, `${name}-${word}-${colorScheme}`)
+      // Layout on one, contrast on the other: each scheme and each width is examined once.
+      if ((word === 'phone') === (colorScheme === 'light')) expect(await axe(page), `${name} on a ${word}`).toEqual([])
+    }
+  }
+  await page.setViewportSize({ ...phone, width: leastWidth })
+  expect(await sideways(page), `${name} scrolls sideways at ${leastWidth} pixels`).toBe(0)
+  await page.setViewportSize(before)
+  await page.emulateMedia({ colorScheme: 'light' })
+}
+
+const sideways = (page: Page) =>
+  page.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth')

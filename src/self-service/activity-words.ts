@@ -162,10 +162,13 @@ const detailsShape = z.record(z.string(), z.unknown())
 
 function detailsOf(details: unknown): Details {
   const parsed = detailsShape.safeParse(details)
-  return (name) => {
-    const value = parsed.success && Object.hasOwn(parsed.data, name) ? parsed.data[name] : undefined
-    return value === undefined || value === null ? '' : String(value)
-  }
+  return (name) => toText(parsed.success && Object.hasOwn(parsed.data, name) ? parsed.data[name] : undefined)
+}
+
+/** A list is joined by commas. Anything else than plain values says nothing. */
+function toText(value: unknown): string {
+  if (Array.isArray(value)) return value.filter((one) => typeof one === 'string').join(',')
+  return typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean' ? String(value) : ''
 }
 
 function capital(text: string): string {

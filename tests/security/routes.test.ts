@@ -2,14 +2,16 @@
 // to that guard. A new route without a row fails.
 import { request } from 'node:http'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { startAccountServer, visit } from '../self-service/support.ts'
 import { authorizationUrl, Browser } from '../support/client.ts'
-import { startServer, type TestServer } from '../support/server.ts'
+import type { TestServer } from '../support/server.ts'
 
 /**
  * public: says nothing that needs a guard. cookie: needs the browser that began the sign-in. form: that, and a token of
- * our own page. link: needs a token that was mailed. protocol: the provider's own rules, tested per endpoint below.
+ * our own page. link: needs a token that was mailed. session: needs somebody who is signed in, and sends everybody else to
+ * sign in; a form there also needs a token of our own page. protocol: the provider's own rules, tested per endpoint below.
  */
-type Guard = 'public' | 'cookie' | 'form' | 'link' | 'protocol'
+type Guard = 'public' | 'cookie' | 'form' | 'link' | 'session' | 'protocol'
 
 const table: Readonly<Record<string, Guard>> = {
   'GET /': 'public',
@@ -51,6 +53,34 @@ const table: Readonly<Record<string, Guard>> = {
   'POST /not-me': 'link',
   'GET /invite': 'link',
   'POST /invite': 'link',
+  'GET /account': 'session',
+  'GET /account/callback': 'public',
+  'GET /account/profile': 'session',
+  'POST /account/profile': 'session',
+  'GET /account/email': 'session',
+  'POST /account/email': 'session',
+  'GET /account/email/confirm': 'session',
+  'POST /account/email/confirm': 'session',
+  'GET /account/password': 'session',
+  'POST /account/password': 'session',
+  'GET /account/second-factor': 'session',
+  'GET /account/second-factor/manage': 'session',
+  'GET /account/second-factor/add': 'session',
+  'POST /account/second-factor/add': 'session',
+  'GET /account/second-factor/set-up/:totpId': 'session',
+  'POST /account/second-factor/set-up/:totpId': 'session',
+  'POST /account/second-factor/rename': 'session',
+  'POST /account/second-factor/remove': 'session',
+  'POST /account/second-factor/backup-codes': 'session',
+  'POST /account/second-factor/codes-kept': 'session',
+  'GET /account/sessions': 'session',
+  'POST /account/sessions/end': 'session',
+  'POST /account/sessions/end-others': 'session',
+  'GET /account/apps': 'session',
+  'POST /account/apps/remove': 'session',
+  'GET /account/activity': 'session',
+  'GET /account/data': 'session',
+  'POST /account/data': 'session',
   'GET /oauth/authorize': 'protocol',
   'POST /oauth/authorize': 'protocol',
   '* /oauth/*': 'protocol',
@@ -96,7 +126,7 @@ function variants(path: string): string[] {
 
 let server: TestServer
 beforeAll(async () => {
-  server = await startServer('pglite')
+  server = await startAccountServer('pglite')
 })
 afterAll(() => server.close())
 
@@ -197,11 +227,34 @@ describe('the route table', () => {
     expect(await server.audit('session.created')).toEqual([])
   })
 
+  it.each(Object.entries(table).filter(([, guard]) => guard === 'session'))(
+    '%s (%s) sends a stranger to sign in, and refuses forms without our token, in every spelling',
+    async (row) => {
+      const [method = '', url = ''] = row.split(' ')
+      const { browser } = await visit(server, '/account')
+      const cookie = browser.cookies.map(({ name, value }) => `${name}=${value}`).join('; ')
+      const events = (await server.audit()).length
+      for (const path of variants(url.replace(':totpId', 'totp_0123456789012345678901'))) {
+        const stranger = await send(method, path)
+        expect([303, 404], `${method} ${path} as a stranger`).toContain(stranger.status)
+        if (stranger.status === 303)
+          expect(stranger.location).toMatch(/^\/oauth\/authorize\?client_id=mlpipes-account&/)
+        expect(stranger.csp, path).toContain("frame-ancestors 'none'")
+        const forged = await send(method, path, 'mlpipes_session=0123456789012345678901234567890123456789012')
+        expect(forged, 'a made-up session is none').toMatchObject({ status: stranger.status })
+        if (method !== 'POST') continue
+        const tokenless = await send(method, path, cookie)
+        expect([400, 403, 404], `${method} ${path} without our token`).toContain(tokenless.status)
+      }
+      expect((await server.audit()).length, 'nothing was done').toBe(events)
+    },
+  )
+
   it('asks every method of every route for the right host', async () => {
     for (const { method, url } of server.server.routes) {
       if (url === '/healthz' || url === '/readyz') continue
       const status = await new Promise<number>((resolve, reject) => {
-        const path = url.replace(':uid', 'x').replace('*', 'x')
+        const path = url.replace(/:\w+/, 'x').replace('*', 'x')
         request({ port: server.port, host: '127.0.0.1', method, path, headers: { host: 'evil.example' } }, (answer) => {
           answer.resume()
           resolve(answer.statusCode ?? 0)

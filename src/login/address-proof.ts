@@ -8,12 +8,16 @@ import { endAccess } from '../sessions/ending.ts'
 /**
  * Marks the address as proven. The first time it removes the password and ends every session; afterwards nothing.
  * @param password `replaced` when the same transaction sets a new one
+ * @param interactionHash the sign-in in which it happens, which goes on
  */
 export async function proveAddress(
   tx: Tx,
   account: { readonly id: string; readonly emailVerified: boolean; readonly organization: { readonly id: string } },
   origin: Origin,
-  password: 'removed' | 'replaced' = 'removed',
+  {
+    password = 'removed',
+    interactionHash,
+  }: { readonly password?: 'removed' | 'replaced'; readonly interactionHash?: string } = {},
 ): Promise<void> {
   if (account.emailVerified) return
   const verified = await tx
@@ -37,5 +41,12 @@ export async function proveAddress(
     origin,
     details: { passwordRemoved: removed !== false && removed.numDeletedRows === 1n },
   })
-  await endAccess(tx, { accountId: account.id, organizationId, cause: 'address_proven', actor, origin })
+  await endAccess(tx, {
+    accountId: account.id,
+    organizationId,
+    cause: 'address_proven',
+    exceptInteractionHash: interactionHash,
+    actor,
+    origin,
+  })
 }

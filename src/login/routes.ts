@@ -8,7 +8,7 @@ import type { DeviceCookie } from '../credentials/devices.ts'
 import type { MailLinks } from '../credentials/mail-links.ts'
 import { effectivePasswordRules, type PasswordProblem } from '../credentials/password-rules.ts'
 import type { PasswordChange } from '../credentials/password-store.ts'
-import type { Secrets } from '../crypto/secrets.ts'
+import { type Secrets, sha256 } from '../crypto/secrets.ts'
 import { assertCsrf } from '../http/csrf.ts'
 import { parseForm, personName } from '../http/forms.ts'
 import { createLinkCookie } from '../http/link-cookie.ts'
@@ -237,6 +237,7 @@ export function addLoginRoutes(app: FastifyInstance, parts: LoginRouteParts): vo
           accountId: account.id,
           organizationId: account.organization.id,
           cause: 'password_changed',
+          exceptInteractionHash: sha256(here.interaction.uid),
           ...about,
         })),
     })

@@ -53,7 +53,7 @@ function payloadAdapter(parts: AdapterParts, model: string): Adapter {
         idHash,
         payload: stripped(payload),
         grantId: payload.grantId,
-        accountId: payload.accountId,
+        accountId: payload.accountId ?? payload.result?.login?.accountId,
         clientId: payload.clientId,
         expiresInSeconds: expiresIn,
       }

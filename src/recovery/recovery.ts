@@ -112,7 +112,7 @@ export function createRecovery(parts: Parts): Recovery {
       origin,
       details: { kind: 'reset', by: 'link' },
     })
-    await proveAddress(tx, account, origin, 'replaced')
+    await proveAddress(tx, account, origin, { password: 'replaced' })
     await forgetDevices(tx, account.id)
     await endAccess(tx, { accountId: account.id, organizationId, cause: 'password_reset', actor, origin })
     await notices.send(tx, account, 'password_reset', origin)

@@ -17,10 +17,7 @@ const extend = `update mlpipes_auth.sessions set last_activity_at = now(),
     where uid = $1 and ${live} returning ${secondsLeft}`
 
 /** What a live session has left; undefined when it has ended. Reading it is no activity. */
-export async function readSecondsLeft(
-  database: Pick<Database, 'run'>,
-  uid: string,
-): Promise<SecondsLeft | undefined> {
+export async function readSecondsLeft(database: Pick<Database, 'run'>, uid: string): Promise<SecondsLeft | undefined> {
   const [row] = await database.run(look, [uid])
   return row && toSecondsLeft(row)
 }

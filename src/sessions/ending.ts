@@ -1,4 +1,4 @@
-// Ending what an account has out there: sessions, grants and tokens together, with the audit rows of it, in the
+// Ending what an account has out there: sessions, sign-ins under way, grants and tokens together, with the audit rows of it, in the
 // transaction of whatever caused it.
 import { appendAudit } from '../audit/audit.ts'
 import type { Actor, AuditEvent, Origin } from '../audit/events.ts'
@@ -22,6 +22,8 @@ export interface Ending {
   readonly cause: EndingCause
   /** A session that goes on, with its tokens: the one in which the person is doing this. */
   readonly exceptSessionUid?: string | undefined
+  /** A sign-in that goes on: the one in which the person is doing this. SHA-256 of its interaction's uid. */
+  readonly exceptInteractionHash?: string | undefined
   readonly actor: Actor
   readonly origin: Origin
 }
@@ -34,10 +36,15 @@ const statement = `with ended as (
   ), gone as (
     delete from mlpipes_auth.oidc_payloads where account_id = $1
       and (model in ('AccessToken', 'RefreshToken', 'AuthorizationCode') and payload ->> 'sessionUid' is distinct from $3
-        or model = 'Grant' and $3::text is null)
+        or model = 'Grant' and $3::text is null
+        -- A sign-in that was completed and waits to be resumed would open a session again.
+        or model = 'Interaction' and id_hash is distinct from $4)
     returning model
+  ), begun as (
+    -- What was proven before must not complete a sign-in afterwards.
+    delete from mlpipes_auth.sign_in_flows where account_id = $1 and interaction_hash is distinct from $4
   )
-  select coalesce((select array_agg(uid) from ended), '{}') as uids, (select count(*) from gone where model <> 'Grant') as tokens`
+  select coalesce((select array_agg(uid) from ended), '{}') as uids, (select count(*) from gone where model not in ('Grant', 'Interaction')) as tokens`
 
 export interface Ended {
   readonly sessions: number
@@ -46,8 +53,9 @@ export interface Ended {
 
 /** Ends every session of an account, but for the one spared, with all that was issued to apps. */
 export async function endAccess(tx: Tx, ending: Ending): Promise<Ended> {
-  const { accountId, organizationId, cause, exceptSessionUid, actor, origin } = ending
-  const [row] = await runIn(tx, statement, [accountId, cause, exceptSessionUid ?? null])
+  const { accountId, organizationId, cause, exceptSessionUid, exceptInteractionHash, actor, origin } = ending
+  const values = [accountId, cause, exceptSessionUid ?? null, exceptInteractionHash ?? null]
+  const [row] = await runIn(tx, statement, values)
   const uids: unknown[] = Array.isArray(row?.['uids']) ? row['uids'] : []
   const ended = { sessions: uids.length, tokens: Number(row?.['tokens'] ?? 0) }
   const common = { outcome: 'success' as const, actor, accountId, organizationId, origin }
@@ -58,7 +66,7 @@ export async function endAccess(tx: Tx, ending: Ending): Promise<Ended> {
   return ended
 }
 
-export interface SessionEnding extends Omit<Ending, 'exceptSessionUid'> {
+export interface SessionEnding extends Omit<Ending, 'exceptSessionUid' | 'exceptInteractionHash'> {
   readonly uid: string
   /** A session that is not ended by this, whatever `uid` says: the one in which the person is doing it. */
   readonly notSessionUid?: string | undefined

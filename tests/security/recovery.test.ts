@@ -176,6 +176,37 @@ describe.each(databaseKinds)('recovery on %s', (kind) => {
     expect((await owner.follow(await owner.request(link))).status).toBe(410)
   })
 
+  it('a sign-in that was under way with the old password ends with it, before its resume and before its second factor', async () => {
+    const email = 'lost6@mercy.example'
+    const thief = new Browser(server)
+    const page = await thief.follow(await thief.request(authorizationUrl(server, 'first').url))
+    const csrf = /name="csrf" value="([^"]+)"/.exec(page.text)?.[1] ?? ''
+    const waiting = await thief.request(`${new URL(page.url).pathname}/password`, { form: { csrf, email, password } })
+    expect(waiting.status, 'complete, and not resumed yet').toBe(303)
+    const { browser, page: reset } = await openReset(email)
+    await browser.submit(reset, '/recover', { password: newPassword })
+    const resumed = await thief.follow(waiting)
+    expect(resumed.url).not.toContain('code=')
+
+    const half = new Browser(server)
+    const asked = await half.submit(
+      await half.follow(await half.request(authorizationUrl(server, 'first').url)),
+      '/password',
+      { email: 'totp@mercy.example', password },
+    )
+    expect(asked.text).toContain('Authentication code')
+    const other = await openReset('totp@mercy.example')
+    const done = await other.browser.submit(other.page, '/recover', {
+      password: newPassword,
+      code: await codeFor(server),
+    })
+    expect(done.status).toBe(200)
+    await server.database.kysely.updateTable('totp_credentials').set({ last_step: '0' }).execute()
+    const late = await half.submit(asked, '/totp', { code: await codeFor(server) })
+    expect(late.url).not.toContain('code=')
+    expect(late.status).toBe(409)
+  })
+
   it('a lost phone: the operator opens a day in which a new factor must be set up', async () => {
     const email = 'phone@mercy.example'
     const parts = { database: server.database, secrets: createSecrets(testSecret), issuer: server.issuer }

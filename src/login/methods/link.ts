@@ -86,7 +86,7 @@ export function createLinkMethod(parts: Parts): LinkMethod {
           const link = await spend(tx)
           if (link?.accountId !== account.id) return false
           spent = true
-          await proveAddress(tx, account, visitor.origin)
+          await proveAddress(tx, account, visitor.origin, { interactionHash: sha256(interaction.uid) })
           return true
         },
       },

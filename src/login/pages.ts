@@ -78,7 +78,7 @@ export interface LoginPages {
   secondFactor(email: string, error?: PageError): FastifyReply
   backupCode(email: string, error?: PageError): FastifyReply
   setup(email: string, setup: TotpSetup | undefined, error?: PageError): FastifyReply
-  backupCodes(codes: readonly string[], error?: PageError): FastifyReply
+  backupCodes(email: string, codes: readonly string[], error?: PageError): FastifyReply
   changePassword(email: string, policy: Policy, problems: readonly PasswordProblem[], error?: PageError): FastifyReply
   impossible(): FastifyReply
   mailSent(
@@ -168,10 +168,11 @@ export function loginPages(
             uri: setup.uri,
           })
         : page('login/second-factor-begin', 'Set up a second factor', { action: `${path}/begin-set-up`, email, error }),
-    backupCodes: (codes, error) =>
+    backupCodes: (email, codes, error) =>
       page('login/backup-codes', 'Your backup codes', {
         action: `${path}/codes-kept`,
         renewAction: `${path}/renew-codes`,
+        email,
         codes,
         error,
       }),

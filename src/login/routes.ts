@@ -118,7 +118,7 @@ export function addLoginRoutes(app: FastifyInstance, parts: LoginRouteParts): vo
       case 'set_up_second_factor':
         return pages.setup(address, await parts.secondFactor.setup(standing), error)
       case 'save_backup_codes':
-        return pages.backupCodes([], error)
+        return pages.backupCodes(address, [], error)
       case 'change_password':
         return pages.changePassword(address, policyOf(standing.account), [], error)
       case 'impossible':
@@ -205,8 +205,11 @@ export function addLoginRoutes(app: FastifyInstance, parts: LoginRouteParts): vo
     answer(reply, here, await parts.secondFactor.beginSetup(here.signIn, here.visitor)),
   )
 
-  const showCodes = (reply: FastifyReply, here: Here, outcome: CodesOutcome) =>
-    outcome.step === 'codes' ? here.pages.backupCodes(outcome.codes) : answer(reply, here, outcome)
+  const showCodes = async (reply: FastifyReply, here: Here, outcome: CodesOutcome) => {
+    if (outcome.step !== 'codes') return answer(reply, here, outcome)
+    const { account } = await login.standing(here.signIn)
+    return here.pages.backupCodes(account?.email ?? '', outcome.codes)
+  }
 
   whileSigningIn('/set-up', codeForm, async (here, reply) =>
     showCodes(reply, here, await parts.secondFactor.confirmSetup(here.signIn, here.form.code, here.visitor)),

@@ -75,40 +75,51 @@ export async function startHarbor(seed: ApplyInput): Promise<Harbor> {
   }
 }
 
-/** From the app to the sign-in page. */
-export async function arrive({ url }: Harbor, { page }: WatchedPage): Promise<void> {
-  await page.goto(url)
-  await page.getByRole('link', { name: 'Sign in with MLPipes' }).click()
-  await page.getByRole('heading', { name: 'Sign in', exact: true }).waitFor()
-}
-
-export async function enterPassword({ page }: WatchedPage, email: string, secret = password): Promise<void> {
-  await page.getByRole('textbox', { name: 'Email' }).fill(email)
-  await page.getByRole('textbox', { name: 'Password' }).fill(secret)
-  await page.getByRole('button', { name: 'Sign in', exact: true }).click()
-}
-
-export async function enterCode({ page }: WatchedPage, code: string, button = 'Verify'): Promise<void> {
-  await page.getByRole('textbox', { name: 'Authentication code' }).fill(code)
-  await page.getByRole('button', { name: button }).click()
-}
-
-/** Allows the app if it is new to this person, and sees that the app has them. Returns the acr it was told. */
-export async function reachApp({ page }: WatchedPage): Promise<string> {
-  const allow = page.getByRole('button', { name: 'Allow' })
-  const ward = page.getByRole('heading', { name: 'Ward list' })
-  await allow.or(ward).waitFor()
-  if (await allow.isVisible()) await allow.click()
-  await ward.waitFor()
-  const told = page.getByText('urn:mlpipes:acr:')
-  return (await told.textContent()) ?? ''
-}
-
+/** The pages' accessible names are a contract: each is asked for by role and its whole name. */
+export const field = ({ page }: WatchedPage, name: string) => page.getByRole('textbox', { name, exact: true })
+export const button = ({ page }: WatchedPage, name: string) => page.getByRole('button', { name, exact: true })
+export const link = ({ page }: WatchedPage, name: string) => page.getByRole('link', { name, exact: true })
 export const heading = ({ page }: WatchedPage, name: string) =>
   page.getByRole('heading', { name, exact: true }).waitFor()
 
+/** From the app to the sign-in page. */
+export async function arrive({ url }: Harbor, watched: WatchedPage): Promise<void> {
+  await watched.page.goto(url)
+  await link(watched, 'Sign in with MLPipes').click()
+  await heading(watched, 'Sign in')
+}
+
+export async function enterPassword(watched: WatchedPage, email: string, secret = password): Promise<void> {
+  await field(watched, 'Email').fill(email)
+  await field(watched, 'Password').fill(secret)
+  await button(watched, 'Sign in').click()
+}
+
+export async function enterCode(watched: WatchedPage, code: string, press = 'Verify'): Promise<void> {
+  await field(watched, 'Authentication code').fill(code)
+  await button(watched, press).click()
+}
+
+/** Allows the app if it is new to this person, and sees that the app has them. Returns the acr it was told. */
+export async function reachApp(watched: WatchedPage): Promise<string> {
+  const allow = button(watched, 'Allow')
+  const ward = watched.page.getByRole('heading', { name: 'Ward list' })
+  await allow.or(ward).waitFor()
+  if (await allow.isVisible()) await allow.click()
+  await ward.waitFor()
+  return (await watched.page.getByText('urn:mlpipes:acr:').textContent()) ?? ''
+}
+
+/** Nothing was complained about, neither by a policy nor by a script; then the windows close. */
+export async function finish(...visits: readonly WatchedPage[]): Promise<void> {
+  for (const { complaints, close } of visits) {
+    expect(complaints).toEqual([])
+    await close()
+  }
+}
+
 /** The words of the alert on the page; waits for it. */
-export async function alertOf(page: Page): Promise<string> {
+export async function alertOf({ page }: WatchedPage): Promise<string> {
   const alert = page.getByRole('alert')
   await alert.waitFor()
   return (await alert.textContent()) ?? ''

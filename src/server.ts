@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { sql } from 'kysely'
 import { createAccounts } from './accounts/accounts.ts'
+import { addAuthApi } from './api/routes.ts'
 import { appendAudit } from './audit/audit.ts'
 import type { AuditEvent } from './audit/events.ts'
 import { createClients } from './clients/clients.ts'
@@ -35,6 +36,7 @@ import { createMailViews } from './mail/views.ts'
 import { startMailWorker } from './mail/worker.ts'
 import { createBrowserSessions } from './oidc/browser-session.ts'
 import { createConsents } from './oidc/consents.ts'
+import { createDirectSessions } from './oidc/direct-session.ts'
 import { createInteractions } from './oidc/interactions.ts'
 import { createKeys } from './oidc/keys.ts'
 import { startLiveProvider } from './oidc/live-provider.ts'
@@ -122,14 +124,17 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
       .send(views.render('home', { title: 'MLPipes Auth', issuer, demo: options.demo }, request.id)),
   )
   if (!config.production) addMailboxRoutes(app, { mails: mailbox.mails, issuer, views })
-  addLoginRoutes(app, {
-    issuer,
-    interactions,
+  const signIn = {
     login,
     password: createPasswordMethod({ accounts, passwords, throttle, secrets, notices, login }),
     secondFactor: createSecondFactorMethod({ database, throttle, secrets, notices, login, now }),
     link: createLinkMethod({ ...mailing, login }),
     signUp: createSignUp({ ...mailing, passwords, login }),
+  }
+  addLoginRoutes(app, {
+    issuer,
+    interactions,
+    ...signIn,
     recovery,
     passwordChange,
     links,
@@ -151,6 +156,21 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
     notices,
     devices,
     offersSecondFactor,
+    views,
+    now,
+  })
+  addAuthApi(app, {
+    ...mailing,
+    ...signIn,
+    organizations,
+    sessions,
+    browserSessions,
+    directSessions: createDirectSessions({ issuer, provider: live.current }),
+    recovery,
+    passwords,
+    passwordChange,
+    notices,
+    devices,
     views,
     now,
   })

@@ -9,9 +9,9 @@ import type { TestServer } from '../support/server.ts'
 /**
  * public: says nothing that needs a guard. cookie: needs the browser that began the sign-in. form: that, and a token of
  * our own page. link: needs a token that was mailed. session: needs somebody who is signed in, and sends everybody else to
- * sign in; a form there also needs a token of our own page. protocol: the provider's own rules, tested per endpoint below.
+ * sign in; a form there also needs a token of our own page. api: needs JSON with our token, or a session to read. protocol: the provider's own rules, tested per endpoint below.
  */
-type Guard = 'public' | 'cookie' | 'form' | 'link' | 'session' | 'protocol'
+type Guard = 'public' | 'cookie' | 'form' | 'link' | 'session' | 'api' | 'protocol'
 
 const table: Readonly<Record<string, Guard>> = {
   'GET /': 'public',
@@ -81,6 +81,26 @@ const table: Readonly<Record<string, Guard>> = {
   'GET /account/activity': 'session',
   'GET /account/data': 'session',
   'POST /account/data': 'session',
+  'GET /api/docs': 'public',
+  'GET /api/openapi.json': 'public',
+  'GET /api/auth/csrf': 'public',
+  'POST /api/auth/signin': 'api',
+  'POST /api/auth/signup': 'api',
+  'POST /api/auth/signup/confirm': 'api',
+  'POST /api/auth/totp': 'api',
+  'POST /api/auth/totp/backup-code': 'api',
+  'POST /api/auth/totp/setup': 'api',
+  'POST /api/auth/totp/confirm': 'api',
+  'POST /api/auth/totp/codes-renew': 'api',
+  'POST /api/auth/totp/codes-kept': 'api',
+  'POST /api/auth/magic-link': 'api',
+  'POST /api/auth/magic-link/code': 'api',
+  'POST /api/auth/password/forgot': 'api',
+  'POST /api/auth/password/renew': 'api',
+  'POST /api/auth/password/change': 'api',
+  'GET /api/auth/session': 'api',
+  'POST /api/auth/session/extend': 'api',
+  'POST /api/auth/signout': 'api',
   'GET /oauth/authorize': 'protocol',
   'POST /oauth/authorize': 'protocol',
   '* /oauth/*': 'protocol',
@@ -131,9 +151,20 @@ beforeAll(async () => {
 afterAll(() => server.close())
 
 /** As it stands, without the tidying that fetch does to an address. */
-function send(method: string, path: string, cookie = ''): Promise<{ status: number; csp: string; location: string }> {
+function send(
+  method: string,
+  path: string,
+  cookie = '',
+  type = 'application/x-www-form-urlencoded',
+): Promise<{ status: number; csp: string; location: string }> {
   return new Promise((resolve, reject) => {
-    const form = method === 'POST' ? 'email=a%40b.example&password=x&decision=allow' : ''
+    const isJson = type === 'application/json'
+    const form =
+      method === 'POST' && isJson
+        ? '{"email":"a@b.example","password":"x"}'
+        : method === 'POST'
+          ? 'email=a%40b.example&password=x&decision=allow'
+          : ''
     const sent = request({
       port: server.port,
       host: '127.0.0.1',
@@ -143,7 +174,7 @@ function send(method: string, path: string, cookie = ''): Promise<{ status: numb
         host: new URL(server.issuer).host,
         accept: 'text/html',
         ...(cookie === '' ? {} : { cookie }),
-        ...(form === '' ? {} : { 'content-type': 'application/x-www-form-urlencoded', 'content-length': form.length }),
+        ...(form === '' ? {} : { 'content-type': type, 'content-length': form.length }),
       },
     })
     sent.on('response', (answer) => {
@@ -208,6 +239,24 @@ describe('the route table', () => {
       const given = await send(method, `${url.replace(':uid', 'x')}?token=${forged}`)
       // A token in the address is only moved into a cookie; what is behind it is looked at afterwards.
       expect(method === 'GET' ? [303] : [400, 403, 404, 410], row).toContain(given.status)
+    },
+  )
+
+  it.each(Object.entries(table).filter(([, guard]) => guard === 'api'))(
+    '%s (%s) does nothing without our token and tells nobody without a session, in every spelling',
+    async (row) => {
+      const [method = '', url = ''] = row.split(' ')
+      const failures = (await server.audit('login.failed')).length
+      for (const path of variants(url)) {
+        for (const type of ['application/json', 'application/x-www-form-urlencoded', 'text/plain']) {
+          const answer = await send(method, path, `mlpipes_csrf=${'x'.repeat(43)}`, type)
+          const expected =
+            method === 'GET' ? [400, 401, 404] : type === 'application/json' ? [400, 403, 404] : [400, 404, 415]
+          expect(expected, `${method} ${path} as ${type}`).toContain(answer.status)
+          expect(answer.csp, path).toContain("frame-ancestors 'none'")
+        }
+      }
+      expect(await server.audit('login.failed'), 'nothing was tried').toHaveLength(failures)
     },
   )
 

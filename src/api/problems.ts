@@ -1,0 +1,125 @@
+// What the JSON API refuses, by code, and how a refusal is sent: problem+json (RFC 9457). What any request may be refused
+// for, such as a host that is not ours, is in errors.ts; both kinds share one namespace of types.
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { type RefusalCode, refusals } from '../errors.ts'
+
+interface ProblemText {
+  readonly status: number
+  /** What happened. */
+  readonly title: string
+  /** What to do next. */
+  readonly detail: string
+}
+
+export const apiProblems = {
+  input_invalid: {
+    status: 400,
+    title: 'Something in the request is not right',
+    detail: 'Each entry of errors names a member and says what it must be.',
+  },
+  sign_in_refused: {
+    status: 401,
+    title: 'E-mail or password is not right',
+    detail: 'Check both and try again. The answer is the same whatever the reason.',
+  },
+  code_refused: {
+    status: 401,
+    title: 'That code is not right',
+    detail: 'Each code works once. Use the next one of the authenticator app, or another backup code.',
+  },
+  link_refused: {
+    status: 401,
+    title: 'That code from the mail is not right',
+    detail: 'It is wrong, was used already, or is too old. Ask for a new mail and use the newest one.',
+  },
+  session_missing: {
+    status: 401,
+    title: 'Nobody is signed in',
+    detail: 'The session has ended or there was none. Sign in again.',
+  },
+  request_foreign: {
+    status: 403,
+    title: 'This request did not come from an app of ours',
+    detail:
+      'It needs the X-CSRF-Token of GET /api/auth/csrf with the cookie set there, and the origin of a registered first-party app.',
+  },
+  sign_in_again: {
+    status: 403,
+    title: 'Sign in again to do this',
+    detail: 'This asks for a sign-in of the last five minutes, with the second factor if the account has one.',
+  },
+  current_password_refused: {
+    status: 403,
+    title: 'The current password is not right',
+    detail: 'Check it and try again. Nothing was changed.',
+  },
+  sign_up_closed: {
+    status: 403,
+    title: 'Nobody can sign up there',
+    detail: 'The organisation is not known or takes no new accounts this way. Ask it for an invitation.',
+  },
+  sign_in_impossible: {
+    status: 403,
+    title: 'This account cannot finish signing in here',
+    detail: 'A proof is required that the account has no way to give. Its administrator can help.',
+  },
+  out_of_step: {
+    status: 409,
+    title: 'The sign-in does not stand at this step',
+    detail: 'It has expired, was moved on by another request, or was never begun. Begin again with a sign-in.',
+  },
+  throttled: {
+    status: 429,
+    title: 'Too many tries',
+    detail: 'To protect this account, wait as many seconds as Retry-After says and try again.',
+  },
+} as const satisfies Readonly<Record<string, ProblemText>>
+
+export type ApiProblemCode = keyof typeof apiProblems
+/** Everything an endpoint of the API can be refused with. */
+export type ProblemCode = ApiProblemCode | RefusalCode
+
+export interface InputError {
+  /** The member, as `metadata.npi`; empty for the body as a whole. */
+  readonly path: string
+  readonly message: string
+}
+
+/** A refusal of the API, for whoever notices it below a handler. Sent in routes.ts. */
+export class ApiProblem extends Error {
+  readonly code: ApiProblemCode
+  readonly errors: readonly InputError[]
+
+  constructor(code: ApiProblemCode, errors: readonly InputError[] = []) {
+    super(code)
+    this.code = code
+    this.errors = errors
+  }
+}
+
+export const problemType = (code: ProblemCode) => `urn:mlpipes:error:${code}`
+
+export function problemText(code: ProblemCode): ProblemText {
+  return isApiCode(code) ? apiProblems[code] : refusals[code]
+}
+
+function isApiCode(code: ProblemCode): code is ApiProblemCode {
+  return Object.hasOwn(apiProblems, code)
+}
+
+/** Sends a problem; `instance` is the request's id, which stands in the log and the audit row too. */
+export function sendProblem(
+  request: FastifyRequest,
+  reply: FastifyReply,
+  code: ApiProblemCode,
+  exact: { readonly errors?: readonly InputError[]; readonly retryAfterSeconds?: number } = {},
+): FastifyReply {
+  const { status, title, detail } = apiProblems[code]
+  const { errors = [], retryAfterSeconds } = exact
+  reply.code(status).header('cache-control', 'no-store')
+  if (retryAfterSeconds !== undefined) reply.header('retry-after', String(retryAfterSeconds))
+  const problem = { type: problemType(code), title, status, detail, instance: request.id }
+  return reply
+    .type('application/problem+json')
+    .send(JSON.stringify(errors.length > 0 ? { ...problem, errors } : problem))
+}

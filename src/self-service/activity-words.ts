@@ -2,6 +2,7 @@
 // sentence that says no more than that something was recorded.
 import { z } from 'zod'
 import { type AuditEventName, auditEvents } from '../audit/events.ts'
+import { capital } from './words.ts'
 
 /** What a sentence is made of. */
 export interface TrailEntry {
@@ -119,8 +120,13 @@ const sentences: Readonly<Partial<Record<AuditEventName, Words>>> = {
     `${authenticators[details('kind')] ?? 'A way to sign in'} was switched off after too many failures.`,
   'authenticator.restored': (details) => `${authenticators[details('kind')] ?? 'A way to sign in'} may be used again.`,
   'device.added': () => 'You signed in on a device that was new to this account.',
-  'access.ended': (details) =>
-    `Access was ended${because(details, 'cause')}: ${counted(details('sessions'), 'session', 'sessions')} and ${counted(details('tokens'), 'token', 'tokens')} of apps.`,
+  'access.ended': (details) => {
+    const [sessions, tokens] = [details('sessions'), details('tokens')]
+    const cause = because(details, 'cause')
+    return sessions === '0' && tokens === '0'
+      ? `Other access was to be ended${cause}; there was none.`
+      : `Access was ended${cause}: ${counted(sessions, 'session', 'sessions')} and ${counted(tokens, 'token', 'tokens')} of apps.`
+  },
   'consent.granted': (_, entry) => `You allowed ${anApp(entry)} to use your account.`,
   'consent.denied': (_, entry) => `You did not allow ${anApp(entry)} to use your account.`,
   'consent.revoked': (_, entry) => `${who(entry)} removed the access of ${anApp(entry)}.`,
@@ -169,8 +175,4 @@ function detailsOf(details: unknown): Details {
 function toText(value: unknown): string {
   if (Array.isArray(value)) return value.filter((one) => typeof one === 'string').join(',')
   return typeof value === 'string' || typeof value === 'number' || typeof value === 'boolean' ? String(value) : ''
-}
-
-function capital(text: string): string {
-  return text.charAt(0).toUpperCase() + text.slice(1)
 }

@@ -12,6 +12,7 @@ import type { Database } from '../db/database.ts'
 import { Refusal } from '../errors.ts'
 import { personName } from '../http/forms.ts'
 import type { Outbox } from '../mail/outbox.ts'
+import { accountClientId } from '../oidc/provider.ts'
 import { describeScopes } from '../oidc/scopes.ts'
 import { sentenceFor } from './activity-words.ts'
 import { addCredentialRoutes } from './credential-routes.ts'
@@ -22,7 +23,7 @@ import { createOwnPassword } from './password.ts'
 import { confirmedAt, paths, placeOf } from './places.ts'
 import { createSecondFactors } from './second-factors.ts'
 import { findApps, findEvents, findSessions, isBySomebodyElse, maxExportedEvents, type OwnEvent } from './store.ts'
-import { rolesInWords, whenInWords } from './words.ts'
+import { capital, rolesInWords, whenInWords } from './words.ts'
 
 const csrf = z.string().max(128)
 const emptyForm = z.strictObject({ csrf })
@@ -134,7 +135,7 @@ function addSessions(door: Door, own: OwnAccount, database: Database): void {
     return door.page(visit, 'sessions', 'sessions', 'Sessions', {
       sessions: sessions.map((session) => ({
         uid: session.uid,
-        device: deviceInWords(session.userAgent),
+        device: capital(deviceInWords(session.userAgent)),
         ip: session.ip,
         since: whenInWords(session.signedInAt),
         lastActivity: whenInWords(session.lastActivityAt),
@@ -184,7 +185,8 @@ function addActivity(door: Door, database: Database): void {
 function toLine(event: OwnEvent, accountId: string) {
   const bySomebodyElse = isBySomebodyElse(event, accountId)
   const { name, outcome, details } = event
-  const app = event.clientName ?? event.clientId ?? undefined
+  const app =
+    event.clientId === accountClientId ? 'your account pages' : (event.clientName ?? event.clientId ?? undefined)
   const hasPlace = !bySomebodyElse && event.ip !== null
   return {
     sentence: sentenceFor({ name, outcome, details, app, bySomebodyElse }),

@@ -20,6 +20,7 @@ export function rolesInWords(names: readonly string[]): string[] {
   return names.map((name) => roles[name] ?? capital(name.replaceAll('_', ' ')))
 }
 
-function capital(text: string): string {
+/** The first letter as a capital, for what begins a line. */
+export function capital(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1)
 }

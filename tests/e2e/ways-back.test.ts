@@ -130,6 +130,7 @@ describe.each(runs)('with JavaScript $javaScriptEnabled', ({ javaScriptEnabled, 
     await code.fill('000000')
     await choose(watched, good)
     expect(await alertOf(watched)).toContain('code is not right')
+    expect(await describedAndFocused(watched)).toBe('code')
     await seen(watched, 'recover-code')
     await code.fill(await codeFor(harbor.server))
     await choose(watched, good)

@@ -1,10 +1,11 @@
 // The ways in, each walked in Chromium from the demo app and back into it: signing up, a link by mail, on another device
 // too, and a second factor that has to be set up first. With scripts every page is also looked at (support/harbor.ts).
+import { readFile } from 'node:fs/promises'
 import { generate } from 'otplib'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { ApplyInput } from '../../src/apply/apply.ts'
 import { qrDataUri } from '../../src/credentials/qr.ts'
-import type { WatchedPage } from '../support/browser.ts'
+import { shot, type WatchedPage } from '../support/browser.ts'
 import {
   alertOf,
   arrive,
@@ -182,6 +183,13 @@ describe.each(runs)('with JavaScript $javaScriptEnabled', ({ javaScriptEnabled, 
     await seen(watched, 'backup-codes')
     const codes = await list.getByRole('listitem').allInnerTexts()
     expect(new Set(codes).size).toBe(10)
+    if (javaScriptEnabled) expect(await downloaded(watched)).toEqual(codes)
+    await page.emulateMedia({ media: 'print' })
+    expect(await page.getByText(email).isVisible(), 'the paper says whose codes they are').toBe(true)
+    expect(await list.isVisible()).toBe(true)
+    expect(await page.getByRole('button').filter({ visible: true }).count(), 'paper has no buttons').toBe(0)
+    await shot(page, `backup-codes-print-${who}`)
+    await page.emulateMedia({ media: 'screen' })
     await button(watched, 'I have saved them').click()
     expect(await reachApp(watched)).toBe('urn:mlpipes:acr:mfa')
     await finish(watched)
@@ -195,6 +203,12 @@ describe.each(runs)('with JavaScript $javaScriptEnabled', ({ javaScriptEnabled, 
     await seen(third, 'backup-code-spent')
     await finish(next, third)
   })
+
+  async function downloaded(watched: WatchedPage): Promise<string[]> {
+    const saved = watched.page.waitForEvent('download')
+    await button(watched, 'Download').click()
+    return (await readFile(await (await saved).path(), 'utf8')).trim().split('\n')
+  }
 
   async function askForLink(watched: WatchedPage, email: string): Promise<void> {
     await arrive(harbor, watched)

@@ -1,5 +1,6 @@
-// node bench/timing.ts: does the time of a refused sign-in tell whether an account exists (F30)? Tries of five kinds take
-// turns, at a cheap hash, where a difference beside the hash shows most; Mann-Whitney against the wrong password.
+// node bench/timing.ts: does the time of an answer tell whether an account exists? Refused sign-ins of five kinds (F30),
+// and requests for links and resets (F32), take turns, at a cheap hash, where a difference beside the hash shows most.
+// Mann-Whitney against the first kind of each.
 import { performance } from 'node:perf_hooks'
 import { authorizationUrl, Browser } from '../tests/support/client.ts'
 import { startPostgres } from '../tests/support/postgres.ts'
@@ -24,7 +25,7 @@ const account = (kind: Kind, index: number) => ({
 const postgres = await startPostgres()
 const server = await startServer('postgres', {
   adminUrl: postgres.adminUrl,
-  environment: { TRUSTED_PROXIES: '127.0.0.1' },
+  environment: { TRUSTED_PROXIES: '127.0.0.1', ENABLE_MAGIC_LINKS: 'true' },
   seed: {
     ...people,
     accounts: kinds
@@ -54,16 +55,47 @@ for (let index = 0; index < accountsPerKind; index += 1) {
     }
   }
 }
+
+const mailed = ['link', 'forgot'] as const
+const mailedTimes = new Map(
+  mailed.flatMap((path) => [
+    [`${path}, known`, [] as number[]],
+    [`${path}, unknown`, [] as number[]],
+  ]),
+)
+for (let index = 0; index < accountsPerKind; index += 1) {
+  const browser = new Browser(server)
+  const page = await browser.follow(await browser.request(authorizationUrl(server, 'first').url))
+  const csrf = /name="csrf" value="([^"]+)"/.exec(page.text)?.[1] ?? ''
+  for (let attempt = 0; attempt < triesPerAccount; attempt += 1) {
+    for (const path of mailed) {
+      for (const isKnown of attempt % 2 === 0 ? [true, false] : [false, true]) {
+        await server.database.run('delete from mlpipes_auth.sign_in_attempts', [])
+        const email = emailOf(isKnown ? 'wrong password' : 'unknown', index)
+        const begun = performance.now()
+        const answer = await browser.request(`${new URL(page.url).pathname}/${path}`, { form: { csrf, email } })
+        if (answer.status !== 200) throw new Error(`${path}: ${answer.status}`)
+        if (index >= warmUpAccounts)
+          mailedTimes.get(`${path}, ${isKnown ? 'known' : 'unknown'}`)?.push(performance.now() - begun)
+      }
+    }
+  }
+}
 await server.close()
 await postgres.stop()
 
-const reference = times.get('wrong password') ?? []
-process.stdout.write(`| kind | tries | median ms | p95 ms | Mann-Whitney z |\n| --- | --- | --- | --- | --- |\n`)
-for (const [kind, list] of times) {
-  const sorted = [...list].sort((a, b) => a - b)
-  const at = (share: number) => (sorted[Math.floor(sorted.length * share)] ?? 0).toFixed(2)
-  const z = kind === 'wrong password' ? '' : mannWhitneyZ(list, reference).toFixed(2)
-  process.stdout.write(`| ${kind} | ${list.length} | ${at(0.5)} | ${at(0.95)} | ${z} |\n`)
+process.stdout.write('| kind | tries | median ms | p95 ms | Mann-Whitney z |\n| --- | --- | --- | --- | --- |\n')
+print(times, () => 'wrong password')
+print(mailedTimes, (kind) => `${kind.split(',')[0]}, known`)
+
+function print(samples: ReadonlyMap<string, readonly number[]>, referenceOf: (kind: string) => string): void {
+  for (const [kind, list] of samples) {
+    const sorted = [...list].sort((a, b) => a - b)
+    const at = (share: number) => (sorted[Math.floor(sorted.length * share)] ?? 0).toFixed(2)
+    const reference = referenceOf(kind)
+    const z = kind === reference ? '' : mannWhitneyZ(list, samples.get(reference) ?? []).toFixed(2)
+    process.stdout.write(`| ${kind} | ${list.length} | ${at(0.5)} | ${at(0.95)} | ${z} |\n`)
+  }
 }
 
 /** How far apart two samples are, in standard deviations; within ±1.96 in 95 of 100 runs when they are alike. */

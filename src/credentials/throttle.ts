@@ -9,6 +9,7 @@ import { addressGroup } from '../http/address.ts'
 export {
   type AuthenticatorKind,
   clearFailures,
+  disable,
   disabledKinds,
   type FailureContext,
   maxConsecutiveFailures,
@@ -33,7 +34,7 @@ export const throttleLimits = {
   // The platform's count is spread over so many rows, or every sign-in would wait for the commit of the one before.
   platformRows: 8,
   // After so many failures the next try has to wait one second, then two, four and so on.
-  freeFailures: 3,
+  freeFailures: 5,
   mostDelaySeconds: 60,
 } as const satisfies Readonly<Record<string, Limit | number>>
 

@@ -105,7 +105,7 @@ describe.each(databaseKinds)('sign-in on %s', (kind) => {
       'ｈｕｇｏ@hope.example',
     ]
     for (let attempt = 0; attempt < throttleLimits.passwordsPerAccount.tries; attempt += 1) {
-      // Each try after the third has to wait; here the wait is over.
+      // Each try after the fifth has to wait; here the wait is over.
       await server.database.kysely.updateTable('sign_in_attempts').set({ not_before: null }).execute()
       const { browser, page } = await arrive()
       const answer = await browser.submit(page, '/password', {

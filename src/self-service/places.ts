@@ -69,7 +69,8 @@ export function navigation(here: Place) {
 
 const confirmations = {
   name: 'Your name is changed.',
-  email_link: 'A link is on its way to the new address. It works for 24 hours; your address changes when you confirm it there.',
+  email_link:
+    'A link is on its way to the new address. It works for 24 hours; your address changes when you confirm it there.',
   email: 'Your e-mail address is changed. We told both addresses.',
   password: 'Your password is changed, and everything else that was signed in with this account is signed out.',
   factor_on: 'The authenticator is turned on, and every other session of yours is signed out.',

@@ -1,10 +1,10 @@
 // A person on the pages of /account in a real browser: at phone and desk width, in light and dark.
 import type { Browser, Page } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { startAccountServer, visit } from '../self-service/support.ts'
+import { visit } from '../self-service/support.ts'
 import { axe, launchBrowser, newPage, shot } from '../support/browser.ts'
 import { obtainTokens } from '../support/client.ts'
-import { password, people, type TestServer } from '../support/server.ts'
+import { password, people, startServer, type TestServer } from '../support/server.ts'
 import { codeFor } from '../support/totp.ts'
 
 const looks = [
@@ -20,19 +20,21 @@ let server: TestServer
 let browser: Browser
 
 beforeAll(async () => {
-  server = await startAccountServer('postgres', {
-    ...people,
-    accounts: [
-      ...(people.accounts ?? []),
-      ...looks.map(({ width, colorScheme }) => ({
-        email: emailOf(width, colorScheme),
-        name: 'Rosalind Okafor-Lindqvist',
-        password,
-        organization: 'mercy',
-        roles: ['org_admin', 'charge_nurse'],
-        emailVerified: true,
-      })),
-    ],
+  server = await startServer('postgres', {
+    seed: {
+      ...people,
+      accounts: [
+        ...(people.accounts ?? []),
+        ...looks.map(({ width, colorScheme }) => ({
+          email: emailOf(width, colorScheme),
+          name: 'Rosalind Okafor-Lindqvist',
+          password,
+          organization: 'mercy',
+          roles: ['org_admin', 'charge_nurse'],
+          emailVerified: true,
+        })),
+      ],
+    },
   })
   browser = await launchBrowser()
 })

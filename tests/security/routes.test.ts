@@ -2,9 +2,9 @@
 // to that guard. A new route without a row fails.
 import { request } from 'node:http'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { startAccountServer, visit } from '../self-service/support.ts'
+import { visit } from '../self-service/support.ts'
 import { authorizationUrl, Browser } from '../support/client.ts'
-import type { TestServer } from '../support/server.ts'
+import { startServer, type TestServer } from '../support/server.ts'
 
 /**
  * public: says nothing that needs a guard. cookie: needs the browser that began the sign-in. form: that, and a token of
@@ -146,7 +146,7 @@ function variants(path: string): string[] {
 
 let server: TestServer
 beforeAll(async () => {
-  server = await startAccountServer('pglite')
+  server = await startServer('pglite')
 })
 afterAll(() => server.close())
 

@@ -2,9 +2,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Answer, authorizationUrl, Browser, obtainTokens, post, redeem, signIn } from '../support/client.ts'
 import { linkIn, mailsTo, mailTo } from '../support/mails.ts'
-import { type DatabaseKind, databaseKinds, password, people, type TestServer } from '../support/server.ts'
+import { type DatabaseKind, databaseKinds, password, people, startServer, type TestServer } from '../support/server.ts'
 import { codeFor, seededSecret } from '../support/totp.ts'
-import { accountId, ageSignIn, csrfOf, isActive, liveSessions, startAccountServer, visit } from './support.ts'
+import { accountId, ageSignIn, csrfOf, isActive, liveSessions, visit } from './support.ts'
 
 const person = (name: string, more: Record<string, unknown> = {}) => ({
   email: `${name}@mercy.example`,
@@ -52,7 +52,7 @@ const sensitive = posts.filter(([path]) =>
 describe.each(databaseKinds)('/account on %s', (kind: DatabaseKind) => {
   let server: TestServer
   beforeAll(async () => {
-    server = await startAccountServer(kind, seed)
+    server = await startServer(kind, { seed })
   })
   afterAll(() => server.close())
 

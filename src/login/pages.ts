@@ -18,12 +18,15 @@ import type { RefusalReason } from './login.ts'
 export interface PageError {
   readonly title: string
   readonly text: string
+  /** The field that it is about, by name: the page leads there and marks it. Absent when nothing entered was wrong. */
+  readonly field?: 'name' | 'email' | 'password' | 'npi'
 }
 
 export const refusalTexts: Readonly<Record<RefusalReason | 'address_unreadable', PageError>> = {
   mismatch: {
     title: 'E-mail or password is not right',
     text: 'Check both and try again. If you cannot remember your password, choose “Forgot password?”.',
+    field: 'password',
   },
   code_mismatch: {
     title: 'That code is not right',
@@ -44,6 +47,7 @@ export const refusalTexts: Readonly<Record<RefusalReason | 'address_unreadable',
   address_unreadable: {
     title: 'That is not an e-mail address',
     text: 'Enter the whole address, such as name@hospital.example.',
+    field: 'email',
   },
   stale: {
     title: 'This page was out of date',
@@ -138,7 +142,6 @@ export function loginPages(
         offersPassword: offers.password,
         email,
         error,
-        wrong: wrongField(error),
         magicLink: offers.link,
         linkAction: `${path}/link`,
         forgotPassword: offers.password,
@@ -205,12 +208,6 @@ export function loginPages(
     linkLanding: (action, heading) =>
       page('login/link-landing', heading, { action, heading, place: placeInWords(originOf(request.raw)) }),
   }
-}
-
-/** The field of the sign-in page that an error is about, if it is about what was entered at all. */
-function wrongField(error: PageError | undefined): 'email' | 'password' | undefined {
-  if (error === refusalTexts.address_unreadable) return 'email'
-  return error === refusalTexts.mismatch ? 'password' : undefined
 }
 
 /** What views/partials/new-password.eta takes. */

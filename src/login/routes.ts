@@ -347,11 +347,16 @@ export function addLoginRoutes(app: FastifyInstance, parts: LoginRouteParts): vo
       return here.pages.signUp(organization, form, problems, error)
     }
     if (form.name === '')
-      return again(400, { title: 'Your name is missing', text: 'Enter it as your patients and colleagues know it.' })
+      return again(400, {
+        title: 'Your name is missing',
+        text: 'Enter it as your patients and colleagues know it.',
+        field: 'name',
+      })
     if (form.npi !== '' && !isNationalProviderIdentifier(form.npi))
       return again(400, {
         title: 'That is not an NPI',
         text: 'A National Provider Identifier has ten digits, the last of which checks the others. Leave the field empty if you have none.',
+        field: 'npi',
       })
     const metadata = Object.fromEntries(
       [

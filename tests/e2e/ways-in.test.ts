@@ -10,6 +10,7 @@ import {
   alertOf,
   arrive,
   button,
+  describedAndFocused,
   enterCode,
   enterPassword,
   field,
@@ -82,7 +83,15 @@ describe.each(runs)('with JavaScript $javaScriptEnabled', ({ javaScriptEnabled, 
       await field(watched, 'Password').fill(secret)
       await button(watched, 'Create account').click()
     }
+    await page.getByText('Professional details').click()
+    await field(watched, 'National Provider Identifier (NPI)').fill('1234567890')
+    await fill(good)
+    expect(await alertOf(watched)).toContain('not an NPI')
+    expect(await describedAndFocused(watched)).toBe('npi')
+    await seen(watched, 'sign-up-npi')
+    await field(watched, 'National Provider Identifier (NPI)').fill('1234567893')
     await fill('short')
+    await page.getByText('Use at least 12 characters').waitFor()
     expect(await alertOf(watched)).toContain('Use at least 12 characters')
     expect(await field(watched, 'Full name').inputValue()).toBe('Nia New')
     expect(await field(watched, 'Password').inputValue()).toBe('')
@@ -130,6 +139,17 @@ describe.each(runs)('with JavaScript $javaScriptEnabled', ({ javaScriptEnabled, 
     const email = `lina-${who}@mercy.example`
     await askForLink(watched, email)
     await seen(watched, 'link-sent')
+    const older = await linkFor(email)
+    await link(watched, 'Back to sign in').click()
+    await field(watched, 'Email').fill(email)
+    await button(watched, 'Email me a sign-in link').click()
+    await heading(watched, 'Check your email')
+    await mailTo(harbor.server, email, 2)
+    await page.goto(older)
+    await heading(watched, 'This link no longer works')
+    await link(watched, 'Back to sign in').waitFor()
+    await page.getByText('Request id').waitFor()
+    await seen(watched, 'link-superseded')
     await page.goto(await linkFor(email))
     await heading(watched, 'Continue signing in')
     await seen(watched, 'link-landing')

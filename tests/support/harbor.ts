@@ -149,3 +149,35 @@ export async function look({ page }: WatchedPage, name: string): Promise<void> {
 
 const sideways = (page: Page) =>
   page.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth')
+
+interface Focus {
+  readonly name: string
+  readonly describedBy: string
+  readonly ring: string
+}
+
+/** Where the keyboard is, by id or by what it says; refuses a place that nobody would see. */
+async function focusOf({ page }: WatchedPage): Promise<Focus> {
+  // A page focuses its field when it is first drawn, which is a moment after it can be read.
+  await expect.poll(() => page.evaluate('document.activeElement !== document.body')).toBe(true)
+  const focus = await page.evaluate<Focus>(`(() => {
+    const at = document.activeElement
+    const { outlineStyle, outlineWidth } = getComputedStyle(at)
+    return {
+      name: at.id || at.getAttribute('aria-label') || at.textContent.trim(),
+      describedBy: at.getAttribute('aria-describedby') ?? '',
+      ring: outlineStyle + ' ' + outlineWidth,
+    }
+  })()`)
+  expect(focus.ring, `${focus.name} shows that it is focused`).toBe('solid 3px')
+  return focus
+}
+
+export const focused = async (watched: WatchedPage) => (await focusOf(watched)).name
+
+/** A screen reader speaks the description of what is focused when the page opens, which an alert alone would miss. */
+export async function describedAndFocused(watched: WatchedPage): Promise<string> {
+  const { name, describedBy } = await focusOf(watched)
+  expect(describedBy.split(' ')).toContain('form-error')
+  return name
+}

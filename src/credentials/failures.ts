@@ -53,6 +53,30 @@ export async function recordFailure(
   return { consecutive, disabledNow }
 }
 
+const disableNow = `insert into mlpipes_auth.authenticator_failures as f (account_id, kind, disabled_at) values ($1, $2, now())
+    on conflict (account_id, kind) do update set disabled_at = now() where f.disabled_at is null
+    returning consecutive`
+
+/** Disables an authenticator that others may hold, until recovery. Nothing happens to one that is disabled already. */
+export async function disable(
+  tx: Tx,
+  accountId: string,
+  kind: AuthenticatorKind,
+  context: FailureContext,
+): Promise<void> {
+  const [row] = await runIn(tx, disableNow, [accountId, kind])
+  if (!row) return
+  await appendAudit(tx, {
+    name: 'authenticator.disabled',
+    outcome: 'success',
+    actor: { type: 'system' },
+    accountId,
+    organizationId: context.organizationId,
+    origin: context.origin,
+    details: { kind, failures: Number(row['consecutive']) },
+  })
+}
+
 /** Success ends the row of failures (SP 800-63B-4 §3.2.2). Enables nothing that is disabled. */
 export async function clearFailures(tx: Tx, accountId: string, kind: AuthenticatorKind): Promise<void> {
   await tx

@@ -222,7 +222,10 @@ export function createLogin(parts: LoginParts): Login {
       const account = flow.accountId === undefined ? undefined : await accounts.findForSignInById(flow.accountId)
       if (!account?.active)
         return { step: 'identify', flow: { ...emptyFlow, version: flow.version }, account: undefined }
-      return { step: nextStep(flow, requirements(interaction, account)), flow, account }
+      const step = nextStep(flow, requirements(interaction, account))
+      // A session alone binds nothing new to the account: whoever stole it would keep the account by that (F63).
+      if (!stored && step === 'set_up_second_factor') return { step: 'identify', flow: emptyFlow, account: undefined }
+      return { step, flow, account }
     },
 
     prove: (interaction, { flow }, proof, visitor) =>

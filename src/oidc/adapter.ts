@@ -96,7 +96,10 @@ async function findToSpend(parts: AdapterParts, model: string, id: string, idHas
   const stored = await inRequestTransaction(parts.db, async (tx) => {
     const found = await parts.payloads.findLocked(tx, 'update', model, idHash)
     if (found?.consumed) await appendAudit(tx, reuseEvent(model, idHash, isHonestRace(model, found)))
-    return found
+    // A request that was being answered while access was ended may have stored its code afterwards.
+    const { sessionUid } = found?.payload ?? {}
+    const isInSession = model === 'AuthorizationCode' && typeof sessionUid === 'string'
+    return isInSession && !(await parts.sessions.hold(tx, sessionUid)) ? undefined : found
   })
   return stored && isHonestRace(model, stored) ? undefined : present(stored, id)
 }

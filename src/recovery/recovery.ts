@@ -5,11 +5,12 @@ import { appendAudit } from '../audit/audit.ts'
 import type { Origin } from '../audit/events.ts'
 import { spendBackupCode } from '../credentials/backup-codes.ts'
 import { forgetDevices } from '../credentials/devices.ts'
+import { disable } from '../credentials/failures.ts'
 import { linkSeconds, linkUrl, type MailLinks } from '../credentials/mail-links.ts'
 import type { Notices } from '../credentials/notices.ts'
 import { effectivePasswordRules, type PasswordProblem } from '../credentials/password-rules.ts'
 import type { PasswordChange } from '../credentials/password-store.ts'
-import { recordFailure, type Throttle } from '../credentials/throttle.ts'
+import { recordFailure, type Taken, type Throttle } from '../credentials/throttle.ts'
 import { findTotpMatch, spendTotpStep } from '../credentials/totp.ts'
 import type { Secrets } from '../crypto/secrets.ts'
 import type { Database, Tx } from '../db/database.ts'
@@ -42,7 +43,7 @@ export interface Recovery {
   ): Promise<ResetOutcome>
   /** What happened, if a live "this was not me" link says so. Spends nothing. */
   lookDisown(token: string): Promise<{ readonly notice: string } | undefined>
-  /** Ends every session and asks for a new password. False when the link is spent or past its time. */
+  /** Ends every session and disables the password until a reset by mail. False when the link is spent or past its time. */
   disown(token: string, origin: Origin): Promise<boolean>
 }
 
@@ -194,7 +195,7 @@ export function createRecovery(parts: Parts): Recovery {
           origin,
           inTransaction: (tx) => spendAll(tx, token, account, code, origin),
         })
-        await throttle.settle(taken)
+        await throttle.settle(changed.ok ? taken : givenBack(taken))
         return changed.ok ? { step: 'done' } : { step: 'refused', reason: 'password', problems: changed.problems }
       } catch (error) {
         if (!(error instanceof Undone)) throw error
@@ -214,11 +215,14 @@ export function createRecovery(parts: Parts): Recovery {
         if (link?.accountId === undefined) return false
         const { accountId, organizationId } = link
         const actor = { type: 'account' as const, id: accountId }
-        await tx
+        const { numUpdatedRows } = await tx
           .updateTable('password_credentials')
           .set({ must_change: true })
           .where('account_id', '=', accountId)
-          .execute()
+          .executeTakeFirst()
+        // Whoever it was may know the password, and would be the first to be asked for a new one. It works again once the
+        // owner sets another by mail.
+        if (numUpdatedRows > 0n) await disable(tx, accountId, 'password', { organizationId, origin })
         await appendAudit(tx, {
           name: 'account.disowned',
           outcome: 'success',
@@ -233,6 +237,11 @@ export function createRecovery(parts: Parts): Recovery {
         return true
       }),
   }
+}
+
+/** A password that the rules refuse says nothing about a code: its try is given back, and those before it stay (F62). */
+function givenBack({ keys, ...taken }: Taken): Taken {
+  return { ...taken, keys: { forgotten: [], returned: [...keys.forgotten, ...keys.returned] } }
 }
 
 /** Six digits are a code of an authenticator; anything else can only be a backup code. */

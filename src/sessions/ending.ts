@@ -1,5 +1,5 @@
-// Ending what an account has out there: sessions, sign-ins under way, grants and tokens together, with the audit rows of it, in the
-// transaction of whatever caused it.
+// Ending what an account has out there: sessions, sign-ins under way, links by mail, grants and tokens together, with the
+// audit rows of it, in the transaction of whatever caused it.
 import { appendAudit } from '../audit/audit.ts'
 import type { Actor, AuditEvent, Origin } from '../audit/events.ts'
 import { runIn, type Tx } from '../db/database.ts'
@@ -28,23 +28,28 @@ export interface Ending {
   readonly origin: Origin
 }
 
-// What a stolen or left-over session could still be used with. With a session spared, grants stay: they are shared
-// between sessions, and the tokens of the others are gone all the same.
-const statement = `with ended as (
-    update mlpipes_auth.sessions set ended_at = now(), end_reason = $2
-    where account_id = $1 and ended_at is null and uid is distinct from $3 returning uid
-  ), gone as (
-    delete from mlpipes_auth.oidc_payloads where account_id = $1
-      and (model in ('AccessToken', 'RefreshToken', 'AuthorizationCode') and payload ->> 'sessionUid' is distinct from $3
-        or model = 'Grant' and $3::text is null
-        -- A sign-in that was completed and waits to be resumed would open a session again.
-        or model = 'Interaction' and id_hash is distinct from $4)
-    returning model
-  ), begun as (
-    -- What was proven before must not complete a sign-in afterwards.
-    delete from mlpipes_auth.sign_in_flows where account_id = $1 and interaction_hash is distinct from $4
+// Whatever is being written for the account refers to its row: this waits for it, and what follows sees it.
+const settle = 'select id from mlpipes_auth.accounts where id = $1 for update'
+// What was proven before must not complete a sign-in afterwards, and what was mailed before must not open one (F52). An
+// e-mail change that the owner asked for in the session that is spared goes on.
+const endBegun = `with links as (
+    update mlpipes_auth.mail_links set used_at = now() where account_id = $1 and used_at is null
+      and (kind in ('sign_in', 'reset') or kind = 'email_change' and $2::text is null)
   )
-  select coalesce((select array_agg(uid) from ended), '{}') as uids, (select count(*) from gone where model not in ('Grant', 'Interaction')) as tokens`
+  delete from mlpipes_auth.sign_in_flows where account_id = $1 and interaction_hash is distinct from $3`
+// With a session spared, grants stay: they are shared between sessions, and the tokens of the others are gone all the same.
+// A sign-in that was completed and waits to be resumed would open a session again.
+const drop = `with gone as (
+    delete from mlpipes_auth.oidc_payloads where account_id = $1
+      and (model in ('AccessToken', 'RefreshToken', 'AuthorizationCode')
+          and ($2::text is null or payload ->> 'sessionUid' is distinct from $2)
+        or model = 'Grant' and $2::text is null
+        or model = 'Interaction' and id_hash is distinct from $3)
+    returning model
+  )
+  select count(*) as tokens from gone where model not in ('Grant', 'Interaction')`
+const endSessions = `update mlpipes_auth.sessions set ended_at = now(), end_reason = $3
+    where account_id = $1 and ended_at is null and uid is distinct from $2 returning uid`
 
 export interface Ended {
   readonly sessions: number
@@ -54,13 +59,20 @@ export interface Ended {
 /** Ends every session of an account, but for the one spared, with all that was issued to apps. */
 export async function endAccess(tx: Tx, ending: Ending): Promise<Ended> {
   const { accountId, organizationId, cause, exceptSessionUid, exceptInteractionHash, actor, origin } = ending
-  const values = [accountId, cause, exceptSessionUid ?? null, exceptInteractionHash ?? null]
-  const [row] = await runIn(tx, statement, values)
-  const uids: unknown[] = Array.isArray(row?.['uids']) ? row['uids'] : []
-  const ended = { sessions: uids.length, tokens: Number(row?.['tokens'] ?? 0) }
+  const spared = [accountId, exceptSessionUid ?? null, exceptInteractionHash ?? null]
+  await runIn(tx, settle, [accountId])
+  await runIn(tx, endBegun, spared)
+  // The first waits for requests that are spending a code or refresh token; the second takes what those issued while it
+  // waited, which the first does not see.
+  const before = await runIn(tx, drop, spared)
+  const sessions = await runIn(tx, endSessions, [accountId, exceptSessionUid ?? null, cause])
+  const meanwhile = await runIn(tx, drop, spared)
+  const uids = sessions.map((row) => String(row['uid']))
+  const tokens = [...before, ...meanwhile].reduce((sum, row) => sum + Number(row['tokens']), 0)
+  const ended = { sessions: uids.length, tokens }
   const common = { outcome: 'success' as const, actor, accountId, organizationId, origin }
   const sessionEvents = uids.map(
-    (uid): AuditEvent => ({ ...common, name: 'session.ended', sessionUid: String(uid), details: { reason: cause } }),
+    (uid): AuditEvent => ({ ...common, name: 'session.ended', sessionUid: uid, details: { reason: cause } }),
   )
   await appendAudit(tx, ...sessionEvents, { ...common, name: 'access.ended', details: { cause, ...ended } })
   return ended

@@ -59,6 +59,8 @@ const saveSession = `with before as (select account_id from mlpipes_auth.session
       where exists (select from saved) and not exists (select from before where account_id is not null))
     select uid from saved`
 
+// A share lock: whoever ends the session waits until what is issued in it is stored, and can then take it away.
+const hold = 'select uid from mlpipes_auth.sessions where uid = $1 and ended_at is null for share'
 const sweepStatement = `update mlpipes_auth.sessions set ended_at = now(),
       end_reason = case when absolute_expires_at <= now() then 'absolute' else 'idle' end
     where uid in (select uid from mlpipes_auth.sessions
@@ -71,6 +73,8 @@ export interface Sessions {
   findByUid(uid: string): Promise<StoredSession | undefined>
   /** Writes the row in one statement, with `created` if that is when an account enters the session. */
   save(tx: Tx | undefined, row: SessionRow, created: AuditEvent | undefined): Promise<void>
+  /** Keeps a session from being ended until the transaction commits. False when it has been ended. */
+  hold(tx: Tx, uid: string): Promise<boolean>
   /** Ends the session with this id. Returns what was ended, or undefined when it had ended already. */
   end(
     tx: Tx,
@@ -113,6 +117,7 @@ export function createSessions(database: Database): Sessions {
       ]
       await (tx ? runIn(tx, saveSession, values) : database.run(saveSession, values))
     },
+    hold: async (tx, uid) => (await runIn(tx, hold, [uid])).length === 1,
     async end(tx, idHash, reason) {
       const row = await tx
         .updateTable('sessions')

@@ -7,7 +7,7 @@ import type { Notices } from '../../credentials/notices.ts'
 import { isPasswordShaped, normalizePassword, type Passwords } from '../../credentials/password.ts'
 import { clearFailures, recordFailure, type Throttle } from '../../credentials/throttle.ts'
 import type { Secrets } from '../../crypto/secrets.ts'
-import type { Tx } from '../../db/database.ts'
+import { runIn, type Tx } from '../../db/database.ts'
 import type { Login, LoginInteraction, Outcome, Standing, Visitor } from '../login.ts'
 
 export interface PasswordMethod {
@@ -75,6 +75,7 @@ export function createPasswordMethod(parts: Parts): PasswordMethod {
           failuresBefore: taken.attempts - 1,
           async within(tx) {
             if (check.rehash !== undefined) await storeRehash(tx, account, check.rehash, origin)
+            if (!(await holdPassword(tx, account))) return false
             if (account.failingKinds.includes('password')) await clearFailures(tx, account.id, 'password')
             return true
           },
@@ -101,6 +102,19 @@ function reasonOf(account: SignInAccount | undefined): string {
   if (account.disabledKinds.includes('password')) return 'authenticator_disabled'
   return account.policy.loginMethods.includes('password') ? 'mismatch' : 'method_not_allowed'
 }
+
+/**
+ * Keeps the password from being changed until the sign-in commits: a reset either came before and is seen here, or waits
+ * and then ends what this led to. False when it was changed since it was compared.
+ */
+async function holdPassword(tx: Tx, account: SignInAccount): Promise<boolean> {
+  const held = await runIn(tx, hold, [account.id, account.passwordChangedAt ?? null, account.passwordMustChange])
+  return held.length === 1
+}
+
+// By its time and not by its hash, which a sign-in beside this one may have made anew. JavaScript knows milliseconds.
+const hold = `select account_id from mlpipes_auth.password_credentials
+    where account_id = $1 and date_trunc('milliseconds', changed_at) = $2::timestamptz and must_change = $3 for share`
 
 /** Replaces a hash made at a lower cost, unless the password was changed meanwhile (F41). */
 async function storeRehash(tx: Tx, account: SignInAccount, hash: string, origin: Origin): Promise<void> {

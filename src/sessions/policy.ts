@@ -1,4 +1,4 @@
-// Session limits: what an organisation's policy and a session's times say. Pure.
+// Session limits: what an organisation's policy of today says about a session's times. Pure.
 import type { Policy } from '../organizations/policy.ts'
 
 export interface SessionLimits {
@@ -9,9 +9,40 @@ export interface SessionLimits {
 /** Limits of a session that nobody has signed in to yet: it only carries a logout's state. */
 export const anonymousLimits: SessionLimits = { idleSeconds: 900, absoluteSeconds: 900 }
 
-export function sessionLimits(policy: Policy): SessionLimits {
+export function sessionLimits(policy: Pick<Policy, 'session'>): SessionLimits {
   return {
     idleSeconds: Math.min(policy.session.idleTimeout, policy.session.absoluteLifetime),
     absoluteSeconds: policy.session.absoluteLifetime,
   }
+}
+
+export interface SessionTimes {
+  readonly signedInAt: Date
+  readonly lastActivityAt: Date
+  /** What was promised when it was written: the policy of then. */
+  readonly idleExpiresAt: Date
+  readonly absoluteExpiresAt: Date
+}
+
+/**
+ * Whether a session still stands. The stricter of the policy then and the policy now decides, so that tightening acts
+ * at once and loosening never revives (SP 800-63B-4 §5.2: on either time-out the session is over).
+ */
+export function sessionState(times: SessionTimes, limits: SessionLimits, now: Date): 'live' | 'idle' | 'absolute' {
+  const at = now.getTime()
+  const absoluteEnd = Math.min(
+    times.absoluteExpiresAt.getTime(),
+    times.signedInAt.getTime() + limits.absoluteSeconds * 1000,
+  )
+  const idleEnd = Math.min(times.idleExpiresAt.getTime(), times.lastActivityAt.getTime() + limits.idleSeconds * 1000)
+  if (at >= absoluteEnd) return 'absolute'
+  return at >= idleEnd ? 'idle' : 'live'
+}
+
+/**
+ * Whether a use of a session is to be written down as activity: at most once per `updateAge`, and only where activity
+ * extends a session at all.
+ */
+export function isActivityDue(lastActivityAt: Date, { session }: Pick<Policy, 'session'>, now: Date): boolean {
+  return session.extendOnActivity && now.getTime() - lastActivityAt.getTime() >= session.updateAge * 1000
 }

@@ -1,0 +1,77 @@
+// What a policy says about a session's times: the stricter of then and now, to the millisecond (F26).
+import fc from 'fast-check'
+import { describe, expect, it } from 'vitest'
+import { isActivityDue, sessionLimits, sessionState } from '../../src/sessions/policy.ts'
+
+const origin = Date.UTC(2026, 0, 1)
+const at = (seconds: number) => new Date(origin + seconds * 1000)
+const seconds = fc.integer({ min: 1, max: 100_000 })
+const times = fc
+  .record({ signedIn: seconds, idleFor: seconds, idle: seconds, absolute: seconds })
+  .map(({ signedIn, idleFor, idle, absolute }) => ({
+    signedInAt: at(signedIn),
+    lastActivityAt: at(signedIn + idleFor),
+    idleExpiresAt: at(signedIn + idleFor + idle),
+    absoluteExpiresAt: at(signedIn + absolute),
+  }))
+const limits = fc.record({ idleSeconds: seconds, absoluteSeconds: seconds })
+const now = seconds.map((value) => at(value * 3))
+
+describe('sessionState', () => {
+  it('never outlives the promise of then nor the policy of now', () => {
+    fc.assert(
+      fc.property(times, limits, now, (session, policy, moment) => {
+        if (sessionState(session, policy, moment) !== 'live') return
+        expect(moment.getTime()).toBeLessThan(session.idleExpiresAt.getTime())
+        expect(moment.getTime()).toBeLessThan(session.absoluteExpiresAt.getTime())
+        expect(moment.getTime()).toBeLessThan(session.lastActivityAt.getTime() + policy.idleSeconds * 1000)
+        expect(moment.getTime()).toBeLessThan(session.signedInAt.getTime() + policy.absoluteSeconds * 1000)
+      }),
+    )
+  })
+
+  it('is monotone: a stricter policy and a later moment never make a session live', () => {
+    fc.assert(
+      fc.property(times, limits, now, seconds, (session, policy, moment, more) => {
+        if (sessionState(session, policy, moment) === 'live') return
+        const later = new Date(moment.getTime() + more * 1000)
+        const stricter = {
+          idleSeconds: Math.max(1, policy.idleSeconds - more),
+          absoluteSeconds: policy.absoluteSeconds,
+        }
+        expect(sessionState(session, policy, later)).not.toBe('live')
+        expect(sessionState(session, stricter, moment)).not.toBe('live')
+      }),
+    )
+  })
+
+  it('ends at the limit itself, not one millisecond before', () => {
+    const session = {
+      signedInAt: at(0),
+      lastActivityAt: at(100),
+      idleExpiresAt: at(1_000),
+      absoluteExpiresAt: at(1_000),
+    }
+    const policy = { idleSeconds: 60, absoluteSeconds: 500 }
+    expect(sessionState(session, policy, new Date(at(160).getTime() - 1))).toBe('live')
+    expect(sessionState(session, policy, at(160))).toBe('idle')
+    expect(sessionState({ ...session, lastActivityAt: at(499) }, policy, at(500))).toBe('absolute')
+  })
+})
+
+describe('isActivityDue', () => {
+  const policy = (extendOnActivity: boolean) => ({
+    session: { idleTimeout: 900, absoluteLifetime: 3_600, updateAge: 300, extendOnActivity, maxConcurrent: null },
+  })
+  it('is once per updateAge, and never where activity does not extend', () => {
+    expect(isActivityDue(at(0), policy(true), at(299))).toBe(false)
+    expect(isActivityDue(at(0), policy(true), at(300))).toBe(true)
+    expect(isActivityDue(at(0), policy(false), at(3_000))).toBe(false)
+  })
+  it('an idle limit is never longer than the absolute one', () => {
+    expect(sessionLimits({ session: { ...policy(true).session, absoluteLifetime: 600 } })).toEqual({
+      idleSeconds: 600,
+      absoluteSeconds: 600,
+    })
+  })
+})

@@ -14,11 +14,15 @@ export function addApiDocs(app: FastifyInstance, parts: { readonly issuer: strin
     name,
     operations: contract.filter(({ group }) => group === name).map((operation) => toView(operation, document)),
   }))
+  const schemas = Object.entries(document.components.schemas).map(([name, schema]) => ({
+    name,
+    text: indented(schema),
+  }))
   app.get('/api/openapi.json', (_request, reply) => reply.type('application/json; charset=utf-8').send(json))
   app.get('/api/docs', (request, reply) =>
     reply
       .type('text/html; charset=utf-8')
-      .send(views.render('api-docs', { title: 'API for first-party apps', issuer, groups }, request.id)),
+      .send(views.render('api-docs', { title: 'API for first-party apps', issuer, groups, schemas }, request.id)),
   )
 }
 
@@ -45,5 +49,9 @@ function toView(operation: Operation, document: ReturnType<typeof openApiDocumen
 function schemaText(described: unknown): string | undefined {
   const content = Reflect.get(Object(described), 'content')
   const schema = Reflect.get(Object(Reflect.get(Object(content), 'application/json')), 'schema')
-  return schema === undefined ? undefined : JSON.stringify(schema, null, 2)
+  return schema === undefined ? undefined : indented(schema)
+}
+
+function indented(schema: unknown): string {
+  return JSON.stringify(schema, null, 2)
 }

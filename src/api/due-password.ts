@@ -1,6 +1,7 @@
 // A new password that is due before a sign-in may end: too old, or known to others.
 import { effectivePasswordRules, type PasswordProblem } from '../credentials/password-rules.ts'
 import type { PasswordChange } from '../credentials/password-store.ts'
+import { sha256 } from '../crypto/secrets.ts'
 import type { Login, LoginInteraction, Outcome, Visitor } from '../login/login.ts'
 import { endAccess } from '../sessions/ending.ts'
 
@@ -30,7 +31,12 @@ export async function replaceDuePassword(
     rules: effectivePasswordRules(account.policy),
     context: { email: account.email, name: account.name, organizationName: account.organization.name },
     by: 'self',
-    inTransaction: async (tx) => void (await endAccess(tx, { ...about, cause: 'password_changed' })),
+    inTransaction: async (tx) =>
+      void (await endAccess(tx, {
+        ...about,
+        cause: 'password_changed',
+        exceptInteractionHash: sha256(interaction.uid),
+      })),
   })
   if (!changed.ok) return { step: 'unacceptable', problems: changed.problems }
   return parts.login.move(interaction, standing, {}, visitor)

@@ -1,6 +1,6 @@
 // The OpenAPI 3.1 document, made from the contract: nothing in it is written twice.
 import { z } from 'zod'
-import { type Operation, operations, problemSchema, problemsOf, sessionSchema, standingSchema } from './contract.ts'
+import { type Operation, operations, problemSchema, problemsOf } from './contract.ts'
 import { csrfCookieName } from './gate.ts'
 import { type ProblemCode, problemText, problemType } from './problems.ts'
 
@@ -13,16 +13,24 @@ export interface OpenApi {
   readonly servers: readonly { readonly url: string }[]
   readonly tags: readonly { readonly name: string }[]
   readonly paths: Readonly<Record<string, Readonly<Record<string, Readonly<Record<string, unknown>>>>>>
-  readonly components: Readonly<Record<string, unknown>>
+  readonly components: {
+    readonly schemas: Readonly<Record<string, JsonSchema>>
+    readonly securitySchemes: Readonly<Record<string, unknown>>
+  }
 }
 
 export const contract: readonly Operation[] = Object.values(operations)
 
 export function openApiDocument(options: { readonly issuer: string; readonly sessionCookie: string }): OpenApi {
+  const schemas: Record<string, JsonSchema> = {}
+  const toSchema = schemaWriter(schemas)
+  toSchema(problemSchema)
   const paths: Record<string, Record<string, Record<string, unknown>>> = {}
-  for (const operation of contract) {
-    paths[operation.path] = { ...paths[operation.path], [operation.method.toLowerCase()]: describe(operation) }
-  }
+  for (const operation of contract)
+    paths[operation.path] = {
+      ...paths[operation.path],
+      [operation.method.toLowerCase()]: describe(operation, toSchema),
+    }
   return {
     openapi: '3.1.1',
     info: {
@@ -36,11 +44,7 @@ export function openApiDocument(options: { readonly issuer: string; readonly ses
     tags: [...new Set(contract.map(({ group }) => group))].map((name) => ({ name })),
     paths,
     components: {
-      schemas: {
-        Problem: toSchema(problemSchema),
-        Session: toSchema(sessionSchema),
-        Standing: toSchema(standingSchema),
-      },
+      schemas,
       securitySchemes: {
         session: { type: 'apiKey', in: 'cookie', name: options.sessionCookie },
         csrfCookie: { type: 'apiKey', in: 'cookie', name: csrfCookieName(options.issuer) },
@@ -50,7 +54,7 @@ export function openApiDocument(options: { readonly issuer: string; readonly ses
   }
 }
 
-function describe(operation: Operation): Record<string, unknown> {
+function describe(operation: Operation, toSchema: (schema: z.ZodType) => JsonSchema): Record<string, unknown> {
   const { answer, body } = operation
   const schema = answer.schema && toSchema(answer.schema)
   const needsSession = operation.problems.includes('session_missing')
@@ -99,9 +103,20 @@ function problemResponses(codes: readonly ProblemCode[]): Record<string, unknown
   return responses
 }
 
-/** JSON Schema of a zod schema, whole: without references to anything outside it. */
-function toSchema(schema: z.ZodType): JsonSchema {
-  const { $schema, ...rest } = z.toJSONSchema(schema, { target: 'draft-2020-12', io: 'input', reused: 'inline' })
-  void $schema
-  return rest
+/**
+ * Writes zod schemas as JSON Schema. Those with a name go into `named` and are referred to.
+ * @param named the document's `components.schemas`
+ */
+function schemaWriter(named: Record<string, JsonSchema>): (schema: z.ZodType) => JsonSchema {
+  return (schema) => {
+    const { $schema, $defs = {}, ...rest } = z.toJSONSchema(schema, { target: 'draft-2020-12', io: 'input' })
+    void $schema
+    for (const [name, definition] of Object.entries($defs)) named[name] = relinked(definition)
+    return relinked(rest)
+  }
+}
+
+/** A document of its own has its definitions in another place than a schema of its own. */
+function relinked(schema: object): JsonSchema {
+  return JSON.parse(JSON.stringify(schema).replaceAll('"#/$defs/', '"#/components/schemas/'))
 }

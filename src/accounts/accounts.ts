@@ -35,7 +35,15 @@ export interface SignInAccount extends Account {
 
 /** NFKC, trimmed, lower case: one account and one counter whatever the spelling (F37). */
 export function normalizeEmail(email: string): string {
-  return email.normalize('NFKC').trim().toLowerCase()
+  return canonicalEmail(email).toLowerCase()
+}
+
+/**
+ * An address as it is kept and mailed to: its owner's spelling, but no character that only looks like another (C16).
+ * Otherwise the mail to one address would prove another one.
+ */
+export function canonicalEmail(email: string): string {
+  return email.normalize('NFKC').trim()
 }
 
 /** RFC 5321 §4.5.3.1: what an address may be, and nothing that could end a mail header. */
@@ -129,7 +137,9 @@ export function createAccounts(database: Database, policies: Policies): Accounts
   }
   return {
     findActive: findActiveCoalesced,
-    findForSignIn: (email) => findOne(database.kysely, 'a.email_normalized', email),
+    // PostgreSQL takes no NUL in a text, and no address has one (D9).
+    findForSignIn: async (email) =>
+      email.includes('\0') ? undefined : findOne(database.kysely, 'a.email_normalized', email),
     findForSignInById: (id, tx) => findOne(tx ?? database.kysely, 'a.id', id),
   }
 }

@@ -1,7 +1,7 @@
 // Invitations: somebody of an organisation offers a place in it, with roles that the invited cannot change. The link
 // works once, for 72 hours, and proves the address it was sent to.
 import { z } from 'zod'
-import { normalizeEmail } from '../accounts/accounts.ts'
+import { canonicalEmail, normalizeEmail } from '../accounts/accounts.ts'
 import { appendAudit } from '../audit/audit.ts'
 import type { Actor, Origin } from '../audit/events.ts'
 import { linkSeconds, linkUrl, type MailLinks } from '../credentials/mail-links.ts'
@@ -172,9 +172,10 @@ type Person = { readonly name: string; readonly hash: string } | { readonly acco
 export async function mailInvitation(
   tx: Tx,
   mailing: Pick<Parts, 'issuer' | 'links' | 'outbox'>,
-  { email, organization, roles }: Invited,
+  { email: given, organization, roles }: Invited,
   { actor, name, origin }: Inviter,
 ): Promise<void> {
+  const email = canonicalEmail(given)
   const token = await mailing.links.issue(tx, {
     kind,
     organizationId: organization.id,

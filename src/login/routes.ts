@@ -232,6 +232,7 @@ export function addLoginRoutes(app: FastifyInstance, parts: LoginRouteParts): vo
       newPassword: here.form.password,
       rules: effectivePasswordRules(account.policy),
       context: { email: account.email, name: account.name, organizationName: account.organization.name },
+      provedHash: account.passwordHash,
       by: 'self',
       organizationId: account.organization.id,
       ...about,

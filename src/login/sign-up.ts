@@ -3,7 +3,7 @@
 // is known already gets a mail that says so, while the page says the same to everybody (F31).
 
 import { z } from 'zod'
-import { type Accounts, isEmailShaped, normalizeEmail } from '../accounts/accounts.ts'
+import { type Accounts, canonicalEmail, isEmailShaped, normalizeEmail } from '../accounts/accounts.ts'
 import { appendAudit } from '../audit/audit.ts'
 import type { AuditEvent, Origin } from '../audit/events.ts'
 import { type Link, linkSeconds, linkUrl, type MailLinks } from '../credentials/mail-links.ts'
@@ -166,7 +166,12 @@ export function createSignUp(parts: Parts): SignUp {
       const taken = await throttle.take({ purpose: 'sign_up', identifier: email, ip: origin.ip, deviceHash: undefined })
       if (!taken.ok) return { step: 'throttled', retryAfterSeconds: taken.retryAfterSeconds }
       const passwordHash = await passwords.hash(input.password)
-      const entered = { email: input.email.trim(), name: input.name, passwordHash, metadata: { ...input.metadata } }
+      const entered = {
+        email: canonicalEmail(input.email),
+        name: input.name,
+        passwordHash,
+        metadata: { ...input.metadata },
+      }
       await transact(db, async (tx) => {
         await mail(tx, interaction, organization, entered)
         await appendAudit(tx, {

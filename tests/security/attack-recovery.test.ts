@@ -154,6 +154,21 @@ describe.each(databaseKinds)('attacks on recovery on %s', (kind) => {
     expect(consents).toEqual([])
   })
 
+  it('F66: nor does one whose session alone was ended', async () => {
+    const { email, id } = await person()
+    const browser = new Browser(server)
+    const { page } = await arrive(browser, {}, 'ehr')
+    const consent = await browser.submit(page, '/password', { email, password })
+    const rows = await server.database.run(
+      'update mlpipes_auth.sessions set ended_at = now() where account_id = $1 returning uid',
+      [id],
+    )
+    expect(rows).toHaveLength(1)
+    expect((await browser.submit(consent, '/consent', { decision: 'allow' })).url).not.toContain('code=')
+    const granted = await server.database.run('select 1 from mlpipes_auth.consents where account_id = $1', [id])
+    expect(granted).toEqual([])
+  })
+
   it('a code that was on its way while access was ended is worth nothing, offline or not', async () => {
     const { email, id } = await person()
     for (const scope of ['openid', 'openid offline_access']) {

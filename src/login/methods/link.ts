@@ -75,9 +75,12 @@ export function createLinkMethod(parts: Parts): LinkMethod {
   ): Promise<Outcome> {
     if (!account || !mayUseLink(account)) return { step: 'refused', reason: 'link_dead' }
     let spent = false
+    const standing = await login.standing(interaction)
+    // A password that goes away with the first proof of the address proves nothing here either (F59).
+    const flow = account.emailVerified ? standing.flow : { ...standing.flow, accountId: undefined }
     const outcome = await login.prove(
       interaction,
-      await login.standing(interaction),
+      { ...standing, flow },
       {
         account,
         factor: 'link',

@@ -7,6 +7,7 @@ import type { ApplyInput } from '../../src/apply/apply.ts'
 import { qrDataUri } from '../../src/credentials/qr.ts'
 import { shot, type WatchedPage } from '../support/browser.ts'
 import {
+  accountsOf,
   alertOf,
   arrive,
   button,
@@ -18,38 +19,26 @@ import {
   type Harbor,
   heading,
   link,
+  linkFor,
   look,
   reachApp,
+  runs,
   startHarbor,
 } from '../support/harbor.ts'
-import { linkIn, mailTo } from '../support/mails.ts'
-import { password } from '../support/server.ts'
+import { mailTo } from '../support/mails.ts'
 import { codeFor, seededSecret } from '../support/totp.ts'
 
-const runs = [
-  { javaScriptEnabled: true, who: 'js' },
-  { javaScriptEnabled: false, who: 'nojs' },
-] as const
 const good = 'Lavender-Kayak-93-Moss'
 
-const account = (name: string, organization: string, extra = {}) =>
-  runs.map(({ who }) => ({
-    email: `${name}-${who}@mercy.example`,
-    name: `${name} ${who}`,
-    password,
-    organization,
-    emailVerified: true,
-    ...extra,
-  }))
 const seed: ApplyInput = {
   organizations: [
     { slug: 'mercy', name: 'Mercy Hospital', policy: { signup: 'open', loginMethods: ['password', 'magic_link'] } },
     { slug: 'vale', name: 'Vale Hospice', policy: { mfa: 'required' } },
   ],
   accounts: [
-    ...account('lina', 'mercy'),
-    ...account('toni', 'mercy', { totpSecret: seededSecret }),
-    ...account('vera', 'vale'),
+    ...accountsOf('lina'),
+    ...accountsOf('toni', { totpSecret: seededSecret }),
+    ...accountsOf('vera', { organization: 'vale' }),
   ],
 }
 
@@ -58,8 +47,6 @@ beforeAll(async () => {
   harbor = await startHarbor(seed)
 })
 afterAll(() => harbor.close())
-
-const linkFor = async (email: string) => `${harbor.server.issuer}${linkIn(await mailTo(harbor.server, email))}`
 
 describe.each(runs)('with JavaScript $javaScriptEnabled', ({ javaScriptEnabled, who }) => {
   const visit = () => harbor.visit({ javaScriptEnabled })
@@ -100,7 +87,7 @@ describe.each(runs)('with JavaScript $javaScriptEnabled', ({ javaScriptEnabled, 
     await heading(watched, 'Check your email')
     await seen(watched, 'sign-up-sent')
 
-    await page.goto(await linkFor(email))
+    await page.goto(await linkFor(harbor, email))
     await heading(watched, 'Confirm your address')
     expect(page.url(), 'the token leaves the address bar').not.toContain('token')
     await seen(watched, 'sign-up-landing')
@@ -122,7 +109,7 @@ describe.each(runs)('with JavaScript $javaScriptEnabled', ({ javaScriptEnabled, 
     await button(desk, 'Create account').click()
     await heading(desk, 'Check your email')
 
-    const code = await codeShownOn(phone, await linkFor(email))
+    const code = await codeShownOn(phone, await linkFor(harbor, email))
     await seen(phone, 'elsewhere')
     await typeCode(desk, 'AAAA-AAAA')
     expect(await alertOf(desk)).toContain('did not work')
@@ -139,7 +126,7 @@ describe.each(runs)('with JavaScript $javaScriptEnabled', ({ javaScriptEnabled, 
     const email = `lina-${who}@mercy.example`
     await askForLink(watched, email)
     await seen(watched, 'link-sent')
-    const older = await linkFor(email)
+    const older = await linkFor(harbor, email)
     await link(watched, 'Back to sign in').click()
     await field(watched, 'Email').fill(email)
     await button(watched, 'Email me a sign-in link').click()
@@ -150,13 +137,13 @@ describe.each(runs)('with JavaScript $javaScriptEnabled', ({ javaScriptEnabled, 
     await link(watched, 'Back to sign in').waitFor()
     await page.getByText('Request id').waitFor()
     await seen(watched, 'link-superseded')
-    await page.goto(await linkFor(email))
+    await page.goto(await linkFor(harbor, email))
     await heading(watched, 'Continue signing in')
     await seen(watched, 'link-landing')
     await button(watched, 'Continue signing in').click()
     expect(await reachApp(watched)).toBe('urn:mlpipes:acr:link')
 
-    await page.goto(await linkFor(email))
+    await page.goto(await linkFor(harbor, email))
     await heading(watched, 'This link no longer works')
     await seen(watched, 'link-dead')
     await finish(watched)
@@ -166,7 +153,7 @@ describe.each(runs)('with JavaScript $javaScriptEnabled', ({ javaScriptEnabled, 
     const [desk, phone] = [await visit(), await visit()]
     const email = `toni-${who}@mercy.example`
     await askForLink(desk, email)
-    await typeCode(desk, await codeShownOn(phone, await linkFor(email)))
+    await typeCode(desk, await codeShownOn(phone, await linkFor(harbor, email)))
     await field(desk, 'Authentication code').waitFor()
     await seen(desk, 'second-factor')
     await enterCode(desk, '000000')

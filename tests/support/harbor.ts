@@ -6,7 +6,26 @@ import { startEhr } from '../../examples/ehr/app.ts'
 import type { ApplyInput } from '../../src/apply/apply.ts'
 import { axe, launchBrowser, newPage, shot, type WatchedPage } from './browser.ts'
 import { freePort } from './free-port.ts'
+import { linkIn, mailTo } from './mails.ts'
 import { password, startServer, type TestServer } from './server.ts'
+
+/** Every journey is walked twice, by somebody else each time: consents, devices and used codes are remembered. */
+export const runs = [
+  { javaScriptEnabled: true, who: 'js' },
+  { javaScriptEnabled: false, who: 'nojs' },
+] as const
+
+/** One account for each run, such as lina-js@mercy.example, with the password of support/server.ts. */
+export const accountsOf = (name: string, extra: Partial<Account> = {}): Account[] =>
+  runs.map(({ who }) => ({
+    email: `${name}-${who}@mercy.example`,
+    name: `${name} ${who}`,
+    password,
+    organization: 'mercy',
+    emailVerified: true,
+    ...extra,
+  }))
+type Account = NonNullable<ApplyInput['accounts']>[number]
 
 const phone = { width: 360, height: 780 }
 const desk = { width: 1280, height: 900 }
@@ -98,6 +117,19 @@ export async function enterPassword(watched: WatchedPage, email: string, secret 
 export async function enterCode(watched: WatchedPage, code: string, press = 'Verify'): Promise<void> {
   await field(watched, 'Authentication code').fill(code)
   await button(watched, press).click()
+}
+
+/** From the sign-in page to a mail with a link to a new password, if there may be one. */
+export async function forget(watched: WatchedPage, email: string): Promise<void> {
+  await link(watched, 'Forgot password?').click()
+  await heading(watched, 'Forgot your password?')
+  await field(watched, 'Email').fill(email)
+  await button(watched, 'Email me a link').click()
+}
+
+/** The link in the newest mail to an address, once `count` have come. */
+export async function linkFor({ server }: Harbor, email: string, count = 1): Promise<string> {
+  return `${server.issuer}${linkIn(await mailTo(server, email, count))}`
 }
 
 /** Allows the app if it is new to this person, and sees that the app has them. Returns the acr it was told. */

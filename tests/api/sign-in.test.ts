@@ -191,10 +191,16 @@ describe.each(databaseKinds)('signing in on %s', (kind) => {
     expect(setup.body['qr']).toMatch(/^data:image\/svg\+xml;base64,/)
     const secret = String(setup.body['secret'])
     expect((await client.post('/totp/setup')).body['secret'], 'asking again changes nothing').toBe(secret)
+    await server.database.run(
+      "update mlpipes_auth.totp_credentials set created_at = now() - interval '1 day' where account_id = $1 and confirmed_at is null",
+      [await idOf('sam@strict.example')],
+    )
+    const renewedSecret = String((await client.post('/totp/setup')).body['secret'])
+    expect(renewedSecret, 'one that has lapsed is replaced').not.toBe(secret)
     expect((await client.post('/totp/confirm', { code: '000000' })).status).toBe(401)
-    const confirmed = await client.post('/totp/confirm', { code: await codeFor(server, secret) })
+    const confirmed = await client.post('/totp/confirm', { code: await codeFor(server, renewedSecret) })
     expect(confirmed.body['backupCodes']).toHaveLength(10)
-    shown.push(secret, ...(confirmed.body['backupCodes'] as string[]))
+    shown.push(secret, renewedSecret, ...(confirmed.body['backupCodes'] as string[]))
     expect((await client.call('/session')).status, 'not before they are kept').toBe(401)
     const renewed = await client.post('/totp/codes-renew')
     expect(renewed.body['backupCodes']).not.toEqual(confirmed.body['backupCodes'])

@@ -10,6 +10,7 @@ import { checkNewPassword, effectivePasswordRules, type PasswordProblem } from '
 import { randomId } from '../crypto/secrets.ts'
 import type { Database, Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
+import { proveAddress } from '../login/address-proof.ts'
 import type { Outbox } from '../mail/outbox.ts'
 import type { Organization, Organizations } from '../organizations/organizations.ts'
 
@@ -69,13 +70,15 @@ export function createInvitations(parts: Parts): Invitations {
   const { database, issuer, passwords, links, outbox, organizations } = parts
   const db = database.kysely
 
-  async function accountOf(email: string): Promise<string | undefined> {
+  async function accountOf(email: string): Promise<Known | undefined> {
     const row = await db
       .selectFrom('accounts')
-      .select('id')
+      .select(['id', 'email_verified_at', 'organization_id'])
       .where('email_normalized', '=', normalizeEmail(email))
       .executeTakeFirst()
-    return row?.id
+    return (
+      row && { id: row.id, emailVerified: row.email_verified_at !== null, organization: { id: row.organization_id } }
+    )
   }
 
   async function look(token: string): Promise<Invitation | undefined> {
@@ -113,7 +116,9 @@ export function createInvitations(parts: Parts): Invitations {
     if (!(await links.spend(tx, kind, token))) throw new Undone()
     const { organization, roles } = invitation
     const isNew = 'hash' in person
-    const accountId = isNew ? await createAccount(tx, invitation, person.name, person.hash) : person.accountId
+    const accountId = isNew ? await createAccount(tx, invitation, person.name, person.hash) : person.id
+    // The link was mailed to the address: what somebody else set on it before goes (F59).
+    if (!isNew) await proveAddress(tx, person, origin)
     await tx
       .insertInto('memberships')
       .values({ account_id: accountId, organization_id: organization.id, home: isNew, roles: [...roles] })
@@ -143,16 +148,16 @@ export function createInvitations(parts: Parts): Invitations {
     async accept(token, { name, password }, origin) {
       const invitation = await look(token)
       if (!invitation) return { ok: false, reason: 'link_dead' }
-      const accountId = await accountOf(invitation.email)
+      const known = await accountOf(invitation.email)
       let person: Person
-      if (accountId === undefined) {
+      if (known === undefined) {
         const { organization, email } = invitation
         const context = { email, name, organizationName: organization.name }
         const checked = checkNewPassword(password, effectivePasswordRules(organization.policy), context)
         if (!checked.ok) return { ok: false, reason: 'password', problems: checked.problems }
         person = { name, hash: await passwords.hash(password) }
       } else {
-        person = { accountId }
+        person = known
       }
       try {
         await transact(db, (tx) => join(tx, token, invitation, person, origin))
@@ -166,7 +171,13 @@ export function createInvitations(parts: Parts): Invitations {
 }
 
 /** Who accepts: somebody new, or an account that is there. */
-type Person = { readonly name: string; readonly hash: string } | { readonly accountId: string }
+type Person = { readonly name: string; readonly hash: string } | Known
+
+interface Known {
+  readonly id: string
+  readonly emailVerified: boolean
+  readonly organization: { readonly id: string }
+}
 
 /** Puts an invitation into the outbox, with its link and its audit row. */
 export async function mailInvitation(

@@ -122,7 +122,7 @@ export function createInteractions(parts: {
           await finish({ login: { ...result, remember: false } })
         },
         async allow() {
-          if (accountId === undefined || !(await isLive(provider, details.session))) throw expired()
+          if (accountId === undefined) throw expired()
           await transact(parts.db, (tx) =>
             joinTransaction(tx, async () => {
               const grant =
@@ -157,15 +157,6 @@ export function createInteractions(parts: {
       }
     },
   }
-}
-
-/** Whether the session of a consent page stands: one that was ended allows nothing more to any app (F66). */
-async function isLive(
-  provider: Provider,
-  session: { readonly uid: string; readonly accountId: string } | undefined,
-): Promise<boolean> {
-  const found = session && (await provider.Session.findByUid(session.uid))
-  return found !== undefined && found.accountId === session?.accountId
 }
 
 /** Read anew, for another tab may have signed in to the session again since the prompt was made. */

@@ -1,9 +1,12 @@
 // Attacks on the ways back in: what a person who holds a part of somebody's access can make of it while the owner recovers.
+import { decodeJwt } from 'jose'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { invitePerson } from '../../src/cli/people.ts'
 import { throttleLimits } from '../../src/credentials/throttle.ts'
+import { createSecrets } from '../../src/crypto/secrets.ts'
 import { authorizationUrl, Browser, redeem, signIn } from '../support/client.ts'
 import { linkIn, mailsTo, mailTo } from '../support/mails.ts'
-import { databaseKinds, password, people, startServer, type TestServer } from '../support/server.ts'
+import { databaseKinds, password, people, startServer, type TestServer, testSecret } from '../support/server.ts'
 import { codeFor, seededSecret } from '../support/totp.ts'
 
 const newPassword = 'Willow-Tractor-52-Fern'
@@ -135,6 +138,42 @@ describe.each(databaseKinds)('attacks on recovery on %s', (kind) => {
     expect(begun.text.includes('Turn on')).toBe(false)
     const proven = await browser.submit(page, '/password', { email, password })
     expect(proven.text, 'with the password it goes on').toContain('Turn on')
+  })
+
+  it('F59: a password that goes away with the proof of its address is not among what was proven', async () => {
+    const { email } = await person({ emailVerified: false, totpSecret: seededSecret })
+    const authorization = authorizationUrl(server, 'first')
+    const browser = new Browser(server)
+    const page = await browser.follow(await browser.request(authorization.url))
+    expect((await browser.submit(page, '/password', { email, password })).text).toContain('Authentication code')
+    const csrf = /name="csrf" value="([^"]+)"/.exec(page.text)?.[1] ?? ''
+    await browser.request(`${pathOf(page)}/link`, { form: { csrf, email } })
+    const landing = await browser.follow(await browser.request(linkIn(await mailTo(server, email))))
+    const second = await browser.submit(landing, '/link/continue', {})
+    const done = await browser.submit(second, '/totp', { code: await codeFor(server) })
+    const code = new URL(done.url).searchParams.get('code') ?? expect.fail(done.text.slice(0, 400))
+    const { body } = await redeem(server, 'first', code, authorization.verifier)
+    expect(decodeJwt(String(body['id_token']))).toMatchObject({
+      amr: ['magic_link', 'otp'],
+      acr: 'urn:mlpipes:acr:link',
+    })
+  })
+
+  it('C16: an invitation proves the address of an account that is there', async () => {
+    const { email, id } = await person({ emailVerified: false })
+    const parts = { database: server.database, secrets: createSecrets(testSecret), issuer: server.issuer }
+    await invitePerson(parts, { email, organizationSlug: 'hope', roles: ['member'] })
+    const browser = new Browser(server)
+    const page = await browser.follow(await browser.request(linkIn(await mailTo(server, email))))
+    expect((await browser.submit(page, '/invite', {})).status).toBe(200)
+    const whoever = await signIn(new Browser(server), authorizationUrl(server, 'first'), email)
+    expect(whoever.status, 'a password from before the proof').toBe(401)
+    const account = await server.database.kysely
+      .selectFrom('accounts')
+      .select('email_verified_at')
+      .where('id', '=', id)
+      .executeTakeFirstOrThrow()
+    expect(account.email_verified_at).not.toBeNull()
   })
 
   it('F66: a consent page of a session that was ended allows nothing', async () => {

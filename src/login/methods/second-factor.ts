@@ -4,7 +4,14 @@ import type { Origin } from '../../audit/events.ts'
 import { createBackupCodes, spendBackupCode } from '../../credentials/backup-codes.ts'
 import type { Notices } from '../../credentials/notices.ts'
 import { clearFailures, recordFailure, restore, type Throttle } from '../../credentials/throttle.ts'
-import { confirmTotp, findTotpMatch, readTotpSetup, spendTotpStep, type TotpSetup } from '../../credentials/totp.ts'
+import {
+  confirmTotp,
+  findTotpMatch,
+  listTotp,
+  readTotpSetup,
+  spendTotpStep,
+  type TotpSetup,
+} from '../../credentials/totp.ts'
 import type { Secrets } from '../../crypto/secrets.ts'
 import type { Database, Tx } from '../../db/database.ts'
 import type { Factor, Step } from '../flow.ts'
@@ -173,7 +180,8 @@ export function createSecondFactorMethod(parts: Parts): SecondFactorMethod {
               code: code.replace(/\s/g, ''),
               now: now(),
             })
-            confirmed = answer === 'confirmed'
+            // Of two sign-ins that stand at this step at once, the later one has to give the code of the other's (F63).
+            confirmed = answer === 'confirmed' && (await listTotp(tx, account.id)).length === 1
             if (!confirmed) return false
             codes = await createBackupCodes(tx, secrets, about)
             // Both are bound anew, so what failed before is history (SP 800-63B-4 §3.2.2).

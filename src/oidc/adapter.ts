@@ -74,8 +74,12 @@ function payloadAdapter(parts: AdapterParts, model: string): Adapter {
     },
     async destroy(id) {
       const idHash = sha256(id)
-      if (!tokenModels.has(model))
-        return withOpenTransaction(async (tx) => void (await payloads.destroy(tx ?? db, model, idHash)))
+      if (!tokenModels.has(model)) {
+        const existed = await withOpenTransaction((tx) => payloads.destroy(tx ?? db, model, idHash))
+        // A sign-in is resumed once, and not at all when access was ended since it was read.
+        if (model === 'Interaction' && !existed) throw new errors.SessionNotFound('the sign-in is over')
+        return
+      }
       await inRequestTransaction(db, async (tx) => {
         if (await payloads.destroy(tx, model, idHash)) await appendAudit(tx, revokedEvent(model, idHash))
       })

@@ -1,9 +1,16 @@
 // Attacks in time: somebody uses what they hold at the very moment in which the owner ends it. On PostgreSQL, because PGlite
 // has one connection and runs one statement after another.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { createAccounts } from '../../src/accounts/accounts.ts'
+import { createClients } from '../../src/clients/clients.ts'
+import { parseConfig } from '../../src/config.ts'
 import { createPasswords, type Passwords } from '../../src/credentials/password.ts'
 import { transact } from '../../src/db/transaction.ts'
+import { createAdapterFactory } from '../../src/oidc/adapter.ts'
+import { createPayloadStore } from '../../src/oidc/store.ts'
+import { createPolicies } from '../../src/organizations/organizations.ts'
 import { type EndingCause, endAccess } from '../../src/sessions/ending.ts'
+import { createSessions } from '../../src/sessions/sessions.ts'
 import { authorizationUrl, Browser, introspect, obtainTokens, post } from '../support/client.ts'
 import { cheapHash, password, startServer, type TestServer } from '../support/server.ts'
 
@@ -118,6 +125,23 @@ describe('access ended while it is being used', () => {
       const flows = await server.database.run('select 1 from mlpipes_auth.sign_in_flows where account_id = $1', [id])
       expect(flows).toEqual([])
     }
+  })
+
+  it('a sign-in is taken by one of 20 resumes, and by none once access was ended', async () => {
+    const { database } = server
+    const sessions = createSessions(database)
+    const clients = createClients(database)
+    const accounts = createAccounts(database, createPolicies(parseConfig({ NODE_ENV: 'test' })))
+    const payloads = createPayloadStore(database)
+    const store = createAdapterFactory({ db: database.kysely, payloads, sessions, clients, accounts })('Interaction')
+    const { id: accountId } = await person()
+    const finished = { kind: 'Interaction', result: { login: { accountId } } }
+    const take = (id: string) => Promise.allSettled(Array.from({ length: parallel }, () => store.destroy(id)))
+    await store.upsert('one', finished, 60)
+    expect((await take('one')).filter(({ status }) => status === 'fulfilled')).toHaveLength(1)
+    await store.upsert('other', finished, 60)
+    await end(accountId, 'disowned')
+    expect((await take('other')).filter(({ status }) => status === 'fulfilled')).toEqual([])
   })
 
   it('authorization requests without a pause beside an end of everything give nothing that can be redeemed', async () => {

@@ -187,7 +187,7 @@ function addMail(tools: Tools, { link, recovery }: AuthApiParts): void {
   })
 
   act(operations.forgotPassword, async (call, { email }) =>
-    answer.mailed(call, await recovery.request(email, call.app.id, call.visitor)),
+    answer.mailed(call, await recovery.request(email, { clientId: call.app.id }, call.visitor)),
   )
 }
 

@@ -58,6 +58,8 @@ const spendByCode = `update mlpipes_auth.mail_links set code_failures = code_fai
       used_at = case when code_mac = any($3::text[]) then now() end
     where interaction_hash = $1 and kind = $2 and ${live} and code_failures < ${maxLinkCodeTries}
     returning used_at is not null as matched, code_failures, ${columns}`
+const newest = `select sealed, id_hash from mlpipes_auth.mail_links where interaction_hash = $1 and kind = $2
+    order by created_at desc limit 1`
 const clean = `delete from mlpipes_auth.mail_links where ctid in (select ctid from mlpipes_auth.mail_links
     where expires_at < now() - interval '1 day' limit $1::integer for update skip locked)`
 
@@ -71,6 +73,8 @@ export interface MailLinks {
    * @param interactionHash only if it belongs to this sign-in
    */
   spend(tx: Tx, kind: LinkKind, token: string, interactionHash?: string): Promise<Link | undefined>
+  /** The address that was entered when a sign-in last asked for such a mail, whether or not one was sent. */
+  sentTo(kind: LinkKind, interactionHash: string): Promise<string | undefined>
   /** The short code that a link shows on another device, to be typed where the sign-in began. A function of the token. */
   shownCode(token: string): string
   /** Spends the link of a sign-in by its code. Five tries. */
@@ -115,6 +119,12 @@ export function createMailLinks(database: Database, secrets: Secrets): MailLinks
     async spend(tx, kind, token, interactionHash) {
       const [row] = await runIn(tx, spend, [sha256(token), kind, interactionHash ?? null])
       return row && toLink(row)
+    },
+    async sentTo(kind, interactionHash) {
+      const [row] = await database.run(newest, [interactionHash, kind])
+      if (!row || row['sealed'] === null) return undefined
+      const { sentTo } = JSON.parse(secrets.open(String(row['sealed']), sealContext(String(row['id_hash']))))
+      return textOf(sentTo)
     },
     shownCode,
     async spendByCode(tx, kind, interactionHash, code) {

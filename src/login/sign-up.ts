@@ -61,6 +61,7 @@ const waiting = z.strictObject({
   name: z.string(),
   passwordHash: z.string(),
   metadata: z.record(z.string(), z.string()),
+  sentTo: z.string(),
 })
 
 export function createSignUp(parts: Parts): SignUp {
@@ -71,7 +72,7 @@ export function createSignUp(parts: Parts): SignUp {
     tx: Tx,
     interaction: LoginInteraction,
     organization: Organization,
-    input: z.output<typeof waiting>,
+    input: Omit<z.output<typeof waiting>, 'sentTo'>,
   ) {
     const known = await tx
       .selectFrom('accounts')
@@ -83,7 +84,7 @@ export function createSignUp(parts: Parts): SignUp {
       organizationId: organization.id,
       interactionHash: sha256(interaction.uid),
       // For a known address the link is never sent, and would lead nowhere.
-      ...(known ? {} : { payload: input }),
+      payload: known ? { sentTo: input.email } : { ...input, sentTo: input.email },
     })
     const { clientName } = interaction
     if (known) return outbox.enqueue(tx, { template: 'sign-up-known', to: known.email, data: { clientName } }, known.id)

@@ -31,9 +31,15 @@ export type ResetOutcome =
   | { readonly step: 'refused'; readonly reason: 'link_dead' | 'code_mismatch' }
   | { readonly step: 'refused'; readonly reason: 'password'; readonly problems: readonly PasswordProblem[] }
 
+/** Who asks: an app, and the sign-in in which somebody forgot their password. */
+export interface Asker {
+  readonly clientId: string | undefined
+  readonly interactionHash?: string | undefined
+}
+
 export interface Recovery {
   /** Mails a reset link to the address if it has an account. Same answer and same work for any address (F32). */
-  request(email: string, clientId: string | undefined, visitor: Visitor): Promise<ResetRequest>
+  request(email: string, asker: Asker, visitor: Visitor): Promise<ResetRequest>
   /** The account a live reset link is for. Spends nothing. */
   look(token: string): Promise<SignInAccount | undefined>
   reset(
@@ -138,7 +144,7 @@ export function createRecovery(parts: Parts): Recovery {
   }
 
   return {
-    async request(input, clientId, { origin, deviceHash }) {
+    async request(input, { clientId, interactionHash }, { origin, deviceHash }) {
       const email = normalizeEmail(input)
       if (!isEmailShaped(email)) return { step: 'refused', reason: 'address_unreadable' }
       const found = await accounts.findForSignIn(email)
@@ -148,7 +154,12 @@ export function createRecovery(parts: Parts): Recovery {
       const account = found?.active && found.policy.loginMethods.includes('password') ? found : undefined
       await transact(db, async (tx) => {
         const about = { accountId: account?.id, organizationId: account?.organization.id }
-        const token = await links.issue(tx, { kind: 'reset', ...about })
+        const token = await links.issue(tx, {
+          kind: 'reset',
+          ...about,
+          interactionHash,
+          payload: { sentTo: input.trim() },
+        })
         const data = {
           link: linkUrl(issuer, '/recover', token),
           minutes: linkSeconds.reset / 60,

@@ -32,9 +32,9 @@ describe('F101: a mail server that hangs', () => {
     const browser = new Browser(server)
     const page = await browser.follow(await browser.request(authorizationUrl(server, 'first').url))
     const csrf = /name="csrf" value="([^"]+)"/.exec(page.text)?.[1] ?? ''
-    const asked = await browser.request(`${new URL(page.url).pathname}/link`, {
-      form: { csrf, email: 'lee@mercy.example' },
-    })
+    const asked = await browser.follow(
+      await browser.request(`${new URL(page.url).pathname}/link`, { form: { csrf, email: 'lee@mercy.example' } }),
+    )
     expect(asked.text).toContain('Check your email')
     while (calls.length === 0) await new Promise((resolve) => setTimeout(resolve, 20))
     const landing = await signIn(new Browser(server), authorizationUrl(server, 'first'), 'ada@mercy.example')

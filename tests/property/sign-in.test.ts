@@ -177,7 +177,7 @@ async function take(walk: Walk, step: Action): Promise<string | undefined> {
       const { email } = accounts[step.who]
       const before = mailsTo(server, email).length
       const answer = await post('link', { email })
-      if (answer.status !== 200 || !answer.text.includes('Check your email')) return undefined
+      if (!answer.headers.get('location')?.endsWith('/link/sent')) return undefined
       await browser.request(linkIn(await mailTo(server, email, before + 1)))
       walk.linkWho = step.who
       return undefined

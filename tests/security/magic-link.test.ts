@@ -25,7 +25,9 @@ describe.each(databaseKinds)('magic links on %s', (kind) => {
     const here = await arrive(extra)
     const before = mailsTo(server, email).length
     const csrf = /name="csrf" value="([^"]+)"/.exec(here.page.text)?.[1] ?? ''
-    const answer = await here.browser.request(`${here.path}/link`, { form: { csrf, email, password: '' } })
+    const answer = await here.browser.follow(
+      await here.browser.request(`${here.path}/link`, { form: { csrf, email, password: '' } }),
+    )
     return { ...here, answer, mail: () => mailTo(server, email, before + 1) }
   }
   const follow = async (browser: Browser, link: string) => browser.follow(await browser.request(link))

@@ -43,12 +43,13 @@ export function createLinkMethod(parts: Parts): LinkMethod {
   const kind: LinkKind = 'sign_in'
 
   /** The same statements for an account that may use a link and for nobody; only the mail differs. */
-  async function send(tx: Tx, interaction: LoginInteraction, account: SignInAccount | undefined) {
+  async function send(tx: Tx, interaction: LoginInteraction, sentTo: string, account: SignInAccount | undefined) {
     const token = await links.issue(tx, {
       kind,
       accountId: account?.id,
       organizationId: account?.organization.id,
       interactionHash: sha256(interaction.uid),
+      payload: { sentTo },
     })
     if (!account) return outbox.enqueue(tx, { template: 'none' })
     await outbox.enqueue(
@@ -109,7 +110,7 @@ export function createLinkMethod(parts: Parts): LinkMethod {
       if (!taken.ok) return { step: 'throttled', retryAfterSeconds: taken.retryAfterSeconds }
       const account = found && mayUseLink(found) ? found : undefined
       await transact(db, async (tx) => {
-        await send(tx, interaction, account)
+        await send(tx, interaction, input.trim(), account)
         await appendAudit(tx, {
           name: 'link.sent',
           outcome: account ? 'success' : 'failure',

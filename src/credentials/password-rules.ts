@@ -145,8 +145,11 @@ export interface PasswordRuleText {
   readonly check?: { readonly kind: 'length' | 'classes' | 'letters-and-digits'; readonly atLeast: number }
 }
 
-/** The rules as a list to show before the field. */
-export function describePasswordRules(rules: PasswordRules): readonly PasswordRuleText[] {
+/**
+ * The rules as a list to show before the field.
+ * @param isFirst there is no password before it to differ from
+ */
+export function describePasswordRules(rules: PasswordRules, isFirst = false): readonly PasswordRuleText[] {
   const { minLength, minClasses, lettersAndDigits, historyCount } = rules
   return [
     { text: `At least ${minLength} characters. Spaces count.`, check: { kind: 'length', atLeast: minLength } },
@@ -162,13 +165,14 @@ export function describePasswordRules(rules: PasswordRules): readonly PasswordRu
       ? [{ text: 'Both letters and digits.', check: { kind: 'letters-and-digits' as const, atLeast: 2 } }]
       : []),
     { text: 'Not a common password, nor your name, email or organisation.' },
-    {
-      text:
-        historyCount > 0
-          ? `None of your last ${historyCount} passwords, nor the one you have now.`
-          : 'Not the password you have now.',
-    },
+    ...(isFirst ? [] : [{ text: historyText(historyCount) }]),
   ]
+}
+
+function historyText(historyCount: number): string {
+  return historyCount > 0
+    ? `None of your last ${historyCount} passwords, nor the one you have now.`
+    : 'Not the password you have now.'
 }
 
 export const reusedProblem = (rules: PasswordRules): PasswordProblem => ({

@@ -7,7 +7,7 @@ import { parseForm, personName } from '../http/forms.ts'
 import { createLinkCookie } from '../http/link-cookie.ts'
 import { originOf } from '../http/origin.ts'
 import type { Views } from '../http/views.ts'
-import { newPasswordData } from '../login/pages.ts'
+import { nameMissing, newPasswordData, type PageError } from '../login/pages.ts'
 import type { Invitation, Invitations } from './invitations.ts'
 
 const acceptForm = z.strictObject({
@@ -40,6 +40,7 @@ export function addInvitationRoutes(app: FastifyInstance, { issuer, invitations,
     invitation: Invitation,
     name: string,
     problems: Parameters<typeof newPasswordData>[1],
+    error?: PageError,
   ) =>
     page(request, reply, 'invitations/accept', `Join ${invitation.organization.name}`, {
       csrf: csrfToken(secrets, token),
@@ -47,7 +48,8 @@ export function addInvitationRoutes(app: FastifyInstance, { issuer, invitations,
       organizationName: invitation.organization.name,
       hasAccount: invitation.hasAccount,
       name,
-      ...newPasswordData(invitation.organization.policy, problems, 'Password'),
+      ...newPasswordData(invitation.organization.policy, problems, 'first'),
+      error,
     })
 
   app.get('/invite', async (request, reply) => {
@@ -65,6 +67,8 @@ export function addInvitationRoutes(app: FastifyInstance, { issuer, invitations,
     assertCsrf(request, secrets, issuer, token, form.csrf)
     const invitation = await invitations.look(token)
     if (!invitation) return dead(request, reply)
+    if (form.name === '' && !invitation.hasAccount)
+      return acceptPage(request, reply.code(400), token, invitation, '', [], nameMissing)
     const outcome = await invitations.accept(token, form, originOf(request.raw))
     if (outcome.ok) {
       linkCookie.clear(reply, '/invite')

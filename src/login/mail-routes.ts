@@ -13,7 +13,7 @@ import type { Recovery } from '../recovery/recovery.ts'
 import { type Desk, type Here, uidSchema } from './desk.ts'
 import type { Outcome } from './login.ts'
 import type { LinkMethod } from './methods/link.ts'
-import { offersOf, type PageError, refusalTexts, throttledText } from './pages.ts'
+import { nameMissing, offersOf, type PageError, refusalTexts, throttledText } from './pages.ts'
 import type { SignUp } from './sign-up.ts'
 
 const csrf = z.string().max(128)
@@ -190,13 +190,7 @@ function addSignUp(app: FastifyInstance, desk: Desk, parts: MailRouteParts): voi
 
 /** What a sign-up's own fields lack, before anything is asked of the database. */
 function wrongField(form: SignUpForm): PageError | undefined {
-  if (form.name === '') {
-    return {
-      title: 'Your name is missing',
-      text: 'Enter it as your patients and colleagues know it.',
-      field: 'name',
-    }
-  }
+  if (form.name === '') return nameMissing
   if (form.npi === '' || isNationalProviderIdentifier(form.npi)) return undefined
   return {
     title: 'That is not an NPI',

@@ -19,7 +19,7 @@ export interface PageError {
   readonly title: string
   readonly text: string
   /** The field that it is about, by name: the page leads there and marks it. Absent when nothing entered was wrong. */
-  readonly field?: 'name' | 'email' | 'password' | 'npi'
+  readonly field?: 'name' | 'email' | 'password' | 'npi' | 'code'
 }
 
 export const refusalTexts: Readonly<Record<RefusalReason | 'address_unreadable', PageError>> = {
@@ -31,10 +31,12 @@ export const refusalTexts: Readonly<Record<RefusalReason | 'address_unreadable',
   code_mismatch: {
     title: 'That code is not right',
     text: 'Each code works once and for about a minute. Wait for the next one in your authenticator app and enter it.',
+    field: 'code',
   },
   backup_mismatch: {
     title: 'That backup code is not right',
     text: 'Each backup code works once. Check the letters, or use another one from your list.',
+    field: 'code',
   },
   link_dead: {
     title: 'That did not work',
@@ -53,6 +55,12 @@ export const refusalTexts: Readonly<Record<RefusalReason | 'address_unreadable',
     title: 'This page was out of date',
     text: 'Another tab or a second click was faster. Please go on from here.',
   },
+}
+
+export const nameMissing: PageError = {
+  title: 'Your name is missing',
+  text: 'Enter it as your patients and colleagues know it.',
+  field: 'name',
 }
 
 export function throttledText(retryAfterSeconds: number): PageError {
@@ -195,7 +203,7 @@ export function loginPages(
         action: `${path}/sign-up`,
         form,
         error,
-        ...newPasswordData(organization.policy, problems, 'Password'),
+        ...newPasswordData(organization.policy, problems, 'first'),
       }),
     consent: (email) =>
       page('login/consent', `Allow ${interaction.client.name}`, {
@@ -211,13 +219,14 @@ export function loginPages(
 }
 
 /** What views/partials/new-password.eta takes. */
-export function newPasswordData(policy: Policy, problems: readonly PasswordProblem[], label = 'New password') {
+export function newPasswordData(policy: Policy, problems: readonly PasswordProblem[], which: 'new' | 'first' = 'new') {
+  const isFirst = which === 'first'
   return {
     newPassword: {
       id: 'password',
       name: 'password',
-      label,
-      rules: describePasswordRules(effectivePasswordRules(policy)),
+      label: isFirst ? 'Password' : 'New password',
+      rules: describePasswordRules(effectivePasswordRules(policy), isFirst),
       problems,
     },
   }

@@ -3,11 +3,9 @@
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import { z } from 'zod'
 import type { Accounts } from '../accounts/accounts.ts'
-import { effectivePasswordRules } from '../credentials/password-rules.ts'
 import type { PasswordChange } from '../credentials/password-store.ts'
-import { sha256 } from '../crypto/secrets.ts'
-import { endAccess } from '../sessions/ending.ts'
 import { createDesk, type DeskParts, type Here } from './desk.ts'
+import { replaceDuePassword } from './due-password.ts'
 import { addMailRoutes, type MailRouteParts } from './mail-routes.ts'
 import type { PasswordMethod } from './methods/password.ts'
 import type { CodesOutcome } from './methods/second-factor.ts'
@@ -95,34 +93,12 @@ export function addLoginRoutes(app: FastifyInstance, parts: LoginRouteParts): vo
   )
 
   whileSigningIn('/new-password', newPasswordForm, async (here, reply) => {
-    const standing = await login.standing(here.signIn)
-    const { account } = standing
-    if (standing.step !== 'change_password' || !account)
-      return answer(reply, here, { step: 'refused', reason: 'stale' })
-    const about = { actor: { type: 'account' as const, id: account.id }, origin: here.visitor.origin }
-    const changed = await parts.passwordChange.change({
-      accountId: account.id,
-      newPassword: here.form.password,
-      rules: effectivePasswordRules(account.policy),
-      context: { email: account.email, name: account.name, organizationName: account.organization.name },
-      provedHash: account.passwordHash,
-      by: 'self',
-      organizationId: account.organization.id,
-      ...about,
-      inTransaction: async (tx) =>
-        void (await endAccess(tx, {
-          accountId: account.id,
-          organizationId: account.organization.id,
-          cause: 'password_changed',
-          exceptInteractionHash: sha256(here.interaction.uid),
-          ...about,
-        })),
-    })
-    if (!changed.ok) {
-      reply.code(400)
-      return here.pages.changePassword(account.email, account.policy, changed.problems)
-    }
-    return answer(reply, here, await login.move(here.signIn, standing, {}, here.visitor))
+    const outcome = await replaceDuePassword(parts, here.signIn, here.form.password, here.visitor)
+    if (outcome.step !== 'unacceptable') return answer(reply, here, outcome)
+    const { account } = await login.standing(here.signIn)
+    if (!account) return answer(reply, here, { step: 'refused', reason: 'stale' })
+    reply.code(400)
+    return here.pages.changePassword(account.email, account.policy, outcome.problems)
   })
 
   whileSigningIn('/cannot', emptyForm, async (here, reply) => {

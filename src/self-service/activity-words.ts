@@ -55,6 +55,7 @@ const causes: Readonly<Record<string, string>> = {
   ended_by_owner: 'because you asked for it',
   address_proven: 'because the e-mail address was confirmed for the first time',
   sign_out: 'because you signed out',
+  signed_in_anew: 'because you signed in again in the same browser',
   idle: 'because it was not used for a while',
   absolute: 'because it had lasted as long as a session may',
 }

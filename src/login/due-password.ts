@@ -2,8 +2,8 @@
 import { effectivePasswordRules, type PasswordProblem } from '../credentials/password-rules.ts'
 import type { PasswordChange } from '../credentials/password-store.ts'
 import { sha256 } from '../crypto/secrets.ts'
-import type { Login, LoginInteraction, Outcome, Visitor } from '../login/login.ts'
 import { endAccess } from '../sessions/ending.ts'
+import type { Login, LoginInteraction, Outcome, Visitor } from './login.ts'
 
 export type DuePasswordOutcome =
   | Outcome
@@ -30,6 +30,8 @@ export async function replaceDuePassword(
     newPassword,
     rules: effectivePasswordRules(account.policy),
     context: { email: account.email, name: account.name, organizationName: account.organization.name },
+    // What was proven in this sign-in must still be the password: whoever changed it meanwhile had a reason.
+    provedHash: account.passwordHash,
     by: 'self',
     inTransaction: async (tx) =>
       void (await endAccess(tx, {

@@ -13,17 +13,24 @@ export interface NoticeAccount {
   readonly organization: { readonly id: string }
 }
 
+/** A change of address: what it was, and what it became. */
+export interface AddressChange {
+  readonly from: string
+  readonly to: string
+}
+
 export interface Notices {
   /**
    * Tells the owner of an account.
-   * @param extra `left`: backup codes left; `to`: another address than the account's, such as the one before a change
+   * @param extra `left`: backup codes left; `to`: another address than the account's; `restore`: the address before a
+   *   change, told at that address, which "this was not me" brings back
    */
   send(
     tx: Tx,
     account: NoticeAccount,
     kind: NoticeKind,
     origin: Origin,
-    extra?: { readonly left?: number; readonly to?: string },
+    extra?: { readonly left?: number; readonly to?: string; readonly restore?: AddressChange },
   ): Promise<void>
 }
 
@@ -40,7 +47,7 @@ export function createNotices(parts: {
         kind: 'not_me',
         accountId: account.id,
         organizationId: account.organization.id,
-        payload: { notice: kind },
+        payload: { notice: kind, ...(extra.restore ? { restore: extra.restore } : {}) },
       })
       await outbox.enqueue(
         tx,

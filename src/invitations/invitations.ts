@@ -119,16 +119,12 @@ export function createInvitations(parts: Parts): Invitations {
     const accountId = isNew ? await createAccount(tx, invitation, person.name, person.hash) : person.id
     // The link was mailed to the address: what somebody else set on it before goes (F59).
     if (!isNew) await proveAddress(tx, person, origin)
-    await tx
+    const given = await tx
       .insertInto('memberships')
       .values({ account_id: accountId, organization_id: organization.id, home: isNew, roles: [...roles] })
-      .onConflict((conflict) =>
-        conflict.columns(['account_id', 'organization_id']).doUpdateSet((eb) => ({
-          roles: [...roles],
-          updated_at: eb.fn<Date>('now'),
-        })),
-      )
-      .execute()
+      // Who has a place already keeps it as it is: an old invitation takes nobody's roles away.
+      .onConflict((conflict) => conflict.columns(['account_id', 'organization_id']).doNothing())
+      .executeTakeFirst()
     await appendAudit(tx, {
       name: 'invitation.accepted',
       outcome: 'success',
@@ -136,7 +132,7 @@ export function createInvitations(parts: Parts): Invitations {
       accountId,
       organizationId: organization.id,
       origin,
-      details: { roles: [...roles] },
+      details: { roles: given.numInsertedOrUpdatedRows === 1n ? [...roles] : [] },
     })
   }
 

@@ -117,15 +117,19 @@ export function createLogin(parts: LoginParts): Login {
   const { database, accounts, secrets, notices, now } = parts
   const db = database.kysely
 
-  const requirements = (interaction: LoginInteraction, account: SignInAccount): Requirements => ({
-    mfa: account.policy.mfa,
-    acr: interaction.acr,
-    hasPassword: account.passwordHash !== undefined,
-    hasSecondFactor: account.totpIds.length > 0,
-    maySetUp: parts.offersSecondFactor && account.policy.mfa !== 'off',
-    passwordExpired: isPasswordExpired(account, now()),
-    factorReset: factorResetState(account.factorResetUntil, now()),
-  })
+  const requirements = (interaction: LoginInteraction, account: SignInAccount): Requirements => {
+    const maySetUp = parts.offersSecondFactor && account.policy.mfa !== 'off'
+    return {
+      mfa: account.policy.mfa,
+      acr: interaction.acr,
+      hasPassword: account.passwordHash !== undefined,
+      hasSecondFactor: account.totpIds.length > 0,
+      maySetUp,
+      passwordExpired: isPasswordExpired(account, now()),
+      // Where none may be set up, none is due.
+      factorReset: maySetUp ? factorResetState(account.factorResetUntil, now()) : 'none',
+    }
+  }
 
   async function settle(
     tx: Tx,

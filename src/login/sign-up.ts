@@ -14,7 +14,7 @@ import { randomId, type Secrets, sha256 } from '../crypto/secrets.ts'
 import type { Database, Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import type { Outbox } from '../mail/outbox.ts'
-import type { Organization } from '../organizations/organizations.ts'
+import type { Organization, Organizations } from '../organizations/organizations.ts'
 import type { Login, LoginInteraction, Outcome, Visitor } from './login.ts'
 
 export interface SignUpInput {
@@ -52,6 +52,7 @@ interface Parts {
   readonly links: MailLinks
   readonly outbox: Pick<Outbox, 'enqueue'>
   readonly login: Login
+  readonly organizations: Organizations
 }
 
 const kind = 'sign_up'
@@ -140,6 +141,10 @@ export function createSignUp(parts: Parts): SignUp {
     visitor: Visitor,
     spend: (tx: Tx) => Promise<Link | undefined>,
   ): Promise<Outcome> {
+    const { organizationId } = interaction
+    const organization = organizationId === undefined ? undefined : await parts.organizations.find(organizationId)
+    // Closed since the mail was sent: nobody comes in by an older link.
+    if (organization?.policy.signup !== 'open') return { step: 'refused', reason: 'link_dead' }
     const id = await transact(db, async (tx) => {
       const link = await spend(tx)
       return link && create(tx, link, interaction, visitor.origin)

@@ -1,10 +1,12 @@
 // Getting back into an account: a link to a new password, and the answer to "this was not me". A mailbox alone never
 // resets an account that has a second factor (ASVS 6.4.3, SP 800-63B-4 §4.2.2.2).
+import { z } from 'zod'
 import { type Accounts, isEmailShaped, normalizeEmail, type SignInAccount } from '../accounts/accounts.ts'
 import { appendAudit } from '../audit/audit.ts'
 import type { Origin } from '../audit/events.ts'
 import { spendBackupCode } from '../credentials/backup-codes.ts'
 import { forgetDevices } from '../credentials/devices.ts'
+import { factorResetState } from '../credentials/factor-reset.ts'
 import { disable } from '../credentials/failures.ts'
 import { linkSeconds, linkUrl, type MailLinks } from '../credentials/mail-links.ts'
 import type { Notices } from '../credentials/notices.ts'
@@ -79,10 +81,19 @@ export function createRecovery(parts: Parts): Recovery {
   const { database, issuer, accounts, passwordChange, throttle, secrets, links, outbox, notices, now } = parts
   const db = database.kysely
 
+  /**
+   * While a lost factor waits to be replaced, the password is all that is left: a mailbox alone must not be enough to
+   * choose both anew (SP 800-63B-4 §4.2.2.2).
+   */
+  const mayReset = (account: SignInAccount) =>
+    account.active &&
+    account.policy.loginMethods.includes('password') &&
+    factorResetState(account.factorResetUntil, now()) !== 'open'
+
   async function look(token: string): Promise<SignInAccount | undefined> {
     const link = await links.look('reset', token)
     const account = link?.accountId === undefined ? undefined : await accounts.findForSignInById(link.accountId)
-    return account?.active ? account : undefined
+    return account && mayReset(account) ? account : undefined
   }
 
   /** A code of the authenticator or a backup code, spent: true for a good one. What is disabled does not count here either. */
@@ -151,7 +162,7 @@ export function createRecovery(parts: Parts): Recovery {
       const from = { identifier: email, ip: origin.ip, deviceHash, accountId: found?.id }
       const taken = await throttle.take({ purpose: 'reset', ...from })
       if (!taken.ok) return { step: 'throttled', retryAfterSeconds: taken.retryAfterSeconds }
-      const account = found?.active && found.policy.loginMethods.includes('password') ? found : undefined
+      const account = found && mayReset(found) ? found : undefined
       await transact(db, async (tx) => {
         const about = { accountId: account?.id, organizationId: account?.organization.id }
         const token = await links.issue(tx, {
@@ -243,11 +254,44 @@ export function createRecovery(parts: Parts): Recovery {
           origin,
           details: { notice: String(link.payload['notice'] ?? '').slice(0, 64) },
         })
+        const restored = restorable.safeParse(link.payload['restore'])
+        if (restored.success && (await restoreAddress(tx, accountId, restored.data))) {
+          const details = {}
+          await appendAudit(tx, {
+            name: 'account.email_changed',
+            outcome: 'success',
+            actor,
+            accountId,
+            organizationId,
+            origin,
+            details,
+          })
+        }
         await forgetDevices(tx, accountId)
         await endAccess(tx, { accountId, organizationId, cause: 'disowned', actor, origin })
         return true
       }),
   }
+}
+
+const restorable = z.strictObject({ from: z.string(), to: z.string() })
+
+/**
+ * Brings back the address that a change replaced, so that whoever made the change cannot reset the password by mail. Not
+ * when the address was changed again since, or is somebody else's by now.
+ */
+async function restoreAddress(tx: Tx, accountId: string, change: z.output<typeof restorable>): Promise<boolean> {
+  const before = normalizeEmail(change.from)
+  const { numUpdatedRows } = await tx
+    .updateTable('accounts')
+    .set((eb) => ({ email: change.from, email_normalized: before, updated_at: eb.fn<Date>('now') }))
+    .where('id', '=', accountId)
+    .where('email_normalized', '=', normalizeEmail(change.to))
+    .where(({ not, exists, selectFrom }) =>
+      not(exists(selectFrom('accounts as other').select('other.id').where('other.email_normalized', '=', before))),
+    )
+    .executeTakeFirst()
+  return numUpdatedRows === 1n
 }
 
 /** A password that the rules refuse says nothing about a code: its try is given back, and those before it stay (F62). */

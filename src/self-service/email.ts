@@ -65,7 +65,9 @@ export function createEmailChange(parts: Parts): EmailChange {
       origin,
       details: {},
     })
-    for (const to of [account.email, email]) await notices.send(tx, account, 'email_changed', origin, { to })
+    const restore = { from: account.email, to: email }
+    await notices.send(tx, account, 'email_changed', origin, { to: account.email, restore })
+    await notices.send(tx, account, 'email_changed', origin, { to: email })
     return true
   }
 

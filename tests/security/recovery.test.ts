@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { resetFactor } from '../../src/cli/people.ts'
 import { maxConsecutiveFailures } from '../../src/credentials/failures.ts'
+import { createMailLinks } from '../../src/credentials/mail-links.ts'
 import { createSecrets } from '../../src/crypto/secrets.ts'
 import { type Answer, authorizationUrl, Browser, introspect, obtainTokens, signIn } from '../support/client.ts'
 import { linkIn, mailsTo, mailTo } from '../support/mails.ts'
@@ -204,6 +205,45 @@ describe.each(databaseKinds)('recovery on %s', (kind) => {
     const late = await half.submit(asked, '/totp', { code: await codeFor(server) })
     expect(late.url).not.toContain('code=')
     expect(late.status).toBe(409)
+  })
+
+  it('"this was not me" brings back the address that somebody changed, so that the new one resets nothing', async () => {
+    const kysely = server.database.kysely
+    const [from, to] = ['lost7@mercy.example', 'thief@elsewhere.example']
+    const { id, organization_id } = await kysely
+      .selectFrom('accounts')
+      .select(['id', 'organization_id'])
+      .where('email_normalized', '=', from)
+      .executeTakeFirstOrThrow()
+    await kysely.updateTable('accounts').set({ email: to, email_normalized: to }).where('id', '=', id).execute()
+    const links = createMailLinks(server.database, createSecrets(testSecret))
+    const payload = { notice: 'email_changed', restore: { from, to } }
+    const about = { kind: 'not_me' as const, accountId: id, organizationId: organization_id, payload }
+    const token = await kysely.transaction().execute((tx) => links.issue(tx, about))
+    const owner = new Browser(server)
+    const asked = await owner.follow(await owner.request(`/not-me?token=${token}`))
+    expect((await owner.submit(asked, '/not-me', {})).text).toContain('Everything is signed out')
+    const row = await kysely.selectFrom('accounts').select('email').where('id', '=', id).executeTakeFirstOrThrow()
+    expect(row.email).toBe(from)
+    await forgot(to)
+    await forgot(from)
+    await mailTo(server, from)
+    expect(mailsTo(server, to)).toEqual([])
+  })
+
+  it('mails no reset while a lost factor waits to be replaced: a mailbox alone is not enough for both', async () => {
+    const email = 'lost8@mercy.example'
+    const until = new Date(Date.now() + 3_600_000)
+    const kysely = server.database.kysely
+    await kysely
+      .updateTable('accounts')
+      .set({ factor_reset_until: until })
+      .where('email_normalized', '=', email)
+      .execute()
+    expect((await forgot(email)).text).toContain('Check your email')
+    await forgot('lost3@mercy.example')
+    await mailTo(server, 'lost3@mercy.example')
+    expect(mailsTo(server, email)).toEqual([])
   })
 
   it('a lost phone: the operator opens a day in which a new factor must be set up', async () => {

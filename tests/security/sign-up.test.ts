@@ -129,6 +129,16 @@ describe.each(databaseKinds)('signing up on %s', (kind) => {
     expect(mailsTo(server, 'sneaky@new.example')).toEqual([])
   })
 
+  it('takes nobody by a link from before the policy was closed', async () => {
+    const { browser } = await submit({ email: 'late@new.example' })
+    const landing = await browser.follow(await browser.request(linkIn(await mailTo(server, 'late@new.example'))))
+    const organizations = (signup: 'closed' | 'open') => [{ slug: 'mercy', name: 'Mercy Hospital', policy: { signup } }]
+    await server.apply({ organizations: organizations('closed') })
+    expect((await browser.submit(landing, '/confirm/continue', {})).status).toBe(401)
+    expect(await countOf('late@new.example')).toBe(0)
+    await server.apply({ organizations: organizations('open') })
+  })
+
   it('keeps no password in the database or the logs before the account exists', async () => {
     await submit({ email: 'canary@new.example', password: 'Canary-Password-77-Xylo' })
     await mailTo(server, 'canary@new.example')
@@ -178,6 +188,21 @@ describe.each(databaseKinds)('invitations on %s', (kind) => {
     const answers = await Promise.all(Array.from({ length: 20 }, () => browser.request('/invite', { form })))
     expect(answers.filter((answer) => answer.status === 200)).toHaveLength(1)
     expect(answers.filter((answer) => answer.status >= 500)).toEqual([])
+  })
+
+  it('takes nobody’s roles away', async () => {
+    const link = await invite('ada@mercy.example', ['member'])
+    const browser = new Browser(server)
+    const page = await browser.follow(await browser.request(link))
+    await browser.submit(page, '/invite', {})
+    const row = await server.database.kysely
+      .selectFrom('memberships as m')
+      .innerJoin('accounts as a', 'a.id', 'm.account_id')
+      .select('m.roles')
+      .where('a.email_normalized', '=', 'ada@mercy.example')
+      .executeTakeFirstOrThrow()
+    expect(row.roles).toEqual(['org_admin'])
+    expect((await server.audit('invitation.accepted'))[0]?.details).toEqual({ roles: [] })
   })
 
   it('lets somebody with an account join as a guest, without a new password', async () => {

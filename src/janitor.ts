@@ -12,6 +12,9 @@ import { cleanFlows } from './login/store.ts'
 import type { Outbox } from './mail/outbox.ts'
 import type { Keys } from './oidc/keys.ts'
 import type { PayloadStore } from './oidc/store.ts'
+import type { Policies } from './organizations/organizations.ts'
+import type { PolicyInput } from './organizations/policy.ts'
+import { tightenSessions } from './sessions/activity.ts'
 import type { Sessions } from './sessions/sessions.ts'
 
 const roundMs = 30_000
@@ -20,6 +23,7 @@ const maxBatchesPerRound = 50
 
 interface Parts {
   readonly database: Database
+  readonly policies: Policies
   readonly payloads: PayloadStore
   readonly sessions: Sessions
   readonly keys: Keys
@@ -46,9 +50,10 @@ export function startJanitor(parts: Parts): { stop(): Promise<void> } {
 }
 
 /** One round of housekeeping. Safe on every replica at once: rows are taken with SKIP LOCKED. */
-export async function sweep({ database, payloads, sessions, keys, links, outbox }: Parts): Promise<void> {
+export async function sweep({ database, policies, payloads, sessions, keys, links, outbox }: Parts): Promise<void> {
   const db = database.kysely
   await sql`select mlpipes_auth.ensure_audit_partitions()`.execute(db)
+  await holdToPolicies(db, policies)
   await endExpiredSessions(db, sessions)
   for (let batch = 0; batch < maxBatchesPerRound; batch += 1) if ((await payloads.clean(batchSize)) < batchSize) break
   await cleanFlows(db, batchSize)
@@ -57,6 +62,13 @@ export async function sweep({ database, payloads, sessions, keys, links, outbox 
   await outbox.clean(batchSize)
   await cleanTotpSetups(database, batchSize)
   await keys.purge()
+}
+
+/** Catches what a policy change did not reach: sessions written by a request that had read the policy of before. */
+async function holdToPolicies(db: Db, policies: Policies): Promise<void> {
+  const rows = await db.selectFrom('organizations').select(['id', 'policy']).where('closed_at', 'is', null).execute()
+  const current = rows.map(({ id, policy }) => ({ id, policy: policies(policy as PolicyInput) }))
+  await transact(db, (tx) => tightenSessions(tx, current))
 }
 
 async function endExpiredSessions(db: Db, sessions: Sessions): Promise<void> {

@@ -47,6 +47,7 @@ import { createOrganizations, createPolicies } from './organizations/organizatio
 import { createRecovery } from './recovery/recovery.ts'
 import { addRecoveryRoutes } from './recovery/routes.ts'
 import { addAccountRoutes } from './self-service/routes.ts'
+import { createActivity } from './sessions/activity.ts'
 import { createSessions } from './sessions/sessions.ts'
 
 const idleSweepMs = 100
@@ -85,6 +86,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const organizations = createOrganizations(database, policies)
   const clients = createClients(database)
   const sessions = createSessions(database)
+  const activity = createActivity(database)
   const payloads = createPayloadStore(database)
   const consents = createConsents(db)
   const keys = createKeys(db, secrets)
@@ -95,7 +97,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const pages = createProtocolPages(views)
   const onFault = (error: unknown) => logger.error({ err: error }, 'the provider failed')
   const live = await startLiveProvider(
-    { issuer, secrets, db, payloads, sessions, clients, accounts, consents, pages, record, onFault },
+    { issuer, secrets, db, payloads, sessions, clients, accounts, consents, activity, pages, record, onFault },
     keys,
     logger,
   )
@@ -113,7 +115,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const recovery = createRecovery({ ...mailing, passwordChange, notices, now })
   const devices = createDeviceCookie(issuer)
   const interactions = createInteractions({ provider: live.current, db, consents })
-  const janitor = startJanitor({ database, payloads, sessions, keys, links, outbox, logger })
+  const janitor = startJanitor({ database, policies, payloads, sessions, keys, links, outbox, logger })
 
   const { app, routes } = await createApp({ issuer, trustedProxies: config.trustedProxies, logger, views })
   let isReady = true

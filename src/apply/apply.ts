@@ -11,6 +11,7 @@ import { randomId, type Secrets } from '../crypto/secrets.ts'
 import type { Db, Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import { effectivePolicy, type Platform, policyBreaches, policySchema } from '../organizations/policy.ts'
+import { tightenSessions } from '../sessions/activity.ts'
 
 const slug = z
   .string()
@@ -97,7 +98,7 @@ export async function apply(parts: ApplyParts, input: unknown): Promise<Change[]
   const hashes = await prepareHashes(parts, file)
   return transact(parts.db, async (tx) => {
     const changes: Change[] = []
-    for (const organization of file.organizations) changes.push(...(await applyOrganization(tx, organization)))
+    for (const organization of file.organizations) changes.push(...(await applyOrganization(tx, parts, organization)))
     const organizations = await readOrganizations(tx, parts.platform)
     for (const account of file.accounts)
       changes.push(...(await applyAccount(tx, parts, account, organizations, hashes.get(account))))
@@ -199,7 +200,11 @@ function operatorEvent<T extends Partial<AuditEvent>>(event: T) {
   return { outcome: 'success' as const, actor: { type: 'operator' as const }, origin: {}, ...event }
 }
 
-async function applyOrganization(tx: Tx, input: ApplyFile['organizations'][number]): Promise<Change[]> {
+async function applyOrganization(
+  tx: Tx,
+  { platform }: ApplyParts,
+  input: ApplyFile['organizations'][number],
+): Promise<Change[]> {
   const before = await tx
     .selectFrom('organizations')
     .select(['id', 'name', 'policy'])
@@ -232,6 +237,7 @@ async function applyOrganization(tx: Tx, input: ApplyFile['organizations'][numbe
     .set((eb) => ({ name: input.name, policy, updated_at: eb.fn<Date>('now') }))
     .where('id', '=', before.id)
     .execute()
+  await tightenSessions(tx, [{ id: before.id, policy: effectivePolicy(input.policy, platform) }])
   await appendAudit(
     tx,
     operatorEvent({

@@ -36,6 +36,7 @@ export const auditEvents = {
   'session.created': z.strictObject({ idleSeconds: z.number(), absoluteSeconds: z.number() }),
   'session.expired': z.strictObject({ reason }),
   'session.ended': z.strictObject({ reason }),
+  'session.extended': z.strictObject({}),
   'token.issued': z.strictObject({ grantType, kind: reason, scope: scope.optional(), tokenHash: z.string().max(64) }),
   'token.refreshed': z.strictObject({ kind: reason, scope: scope.optional(), tokenHash: z.string().max(64) }),
   'token.revoked': z.strictObject({ kind: reason, tokenHash: z.string().max(64).optional() }),

@@ -83,6 +83,8 @@ export const clientSchema = z
     scope: scopeList.default('openid profile email'),
     introspection: z.enum(['none', 'own', 'organization']).default('none'),
     first_party: z.boolean().default(false),
+    /** Whether its introspection of a person's token counts as that person's activity. */
+    session_activity: z.boolean().default(true),
     profile: z.enum(['standard', 'oidc-certification']).default('standard'),
   })
   .superRefine((client, context) => {
@@ -118,6 +120,7 @@ export function clientMetadata(client: ClientInput): Record<string, unknown> {
     token_endpoint_auth_method: client.token_endpoint_auth_method,
     application_type: client.application_type,
     scope: client.scope,
+    ...(client.session_activity ? {} : { session_activity: false }),
     ...(client.id_token_signed_response_alg
       ? { id_token_signed_response_alg: client.id_token_signed_response_alg }
       : {}),

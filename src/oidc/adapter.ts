@@ -10,7 +10,7 @@ import type { Db } from '../db/database.ts'
 import { hasScope, inRequestTransaction, withOpenTransaction } from '../db/transaction.ts'
 import { originOf } from '../http/origin.ts'
 import { anonymousLimits, sessionLimits } from '../sessions/policy.ts'
-import type { Sessions } from '../sessions/sessions.ts'
+import type { Sessions, StoredSession } from '../sessions/sessions.ts'
 import { accountOf } from './claims.ts'
 import { directContext } from './direct-session.ts'
 import type { PayloadStore, StoredPayload } from './store.ts'
@@ -153,6 +153,7 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
         userAgent: origin.userAgent,
         signedIn: payload.loginTs !== undefined,
         limits,
+        extends: account?.policy.session.extendOnActivity ?? true,
       }
       const created: AuditEvent = {
         name: 'session.created',
@@ -173,6 +174,8 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
     },
     async findByUid(uid) {
       const stored = await sessions.findByUid(uid)
+      const context = currentContext()
+      if (stored && context) readSessions.set(context.req, stored)
       return stored && { ...stored.payload }
     },
     async destroy(id) {
@@ -199,6 +202,13 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
     revokeByGrantId: () => Promise.resolve(),
     findByUserCode: () => Promise.resolve(undefined),
   }
+}
+
+const readSessions = new WeakMap<object, StoredSession>()
+
+/** The session of the token that a request used, if one was read for it: not for tokens that outlive their session. */
+export function sessionOfToken(context: KoaContextWithOIDC): StoredSession | undefined {
+  return readSessions.get(context.req)
 }
 
 function clientAdapter({ clients }: AdapterParts): Adapter {

@@ -1,6 +1,8 @@
 // The one place that reaches into the provider beyond its configuration, and why.
-import type { Provider } from 'oidc-provider'
+import type { KoaContextWithOIDC, Provider } from 'oidc-provider'
 import type { Secrets } from '../crypto/secrets.ts'
+import { reportedAcr } from './acr.ts'
+import { acrRequestOf } from './prompts.ts'
 
 /**
  * The provider builds its URLs from the request's Host header (D6). Ours come from the issuer alone.
@@ -29,4 +31,17 @@ export function compareClientSecretsByDigest(provider: Provider, secrets: Secret
  */
 export function alwaysIncludeSid(provider: Provider): void {
   Object.defineProperty(provider.Client.prototype, 'includeSid', { value: () => true })
+}
+
+/**
+ * Makes codes, and so tokens, carry the context that `reportedAcr` says. The provider has no setting for it: it reads
+ * the session's through a getter of the request's context.
+ */
+export function reportSatisfiedAcr(provider: Provider): void {
+  const prototype: unknown = Reflect.get(Reflect.get(provider, 'OIDCContext'), 'prototype')
+  Object.defineProperty(prototype, 'acr', {
+    get(this: Pick<KoaContextWithOIDC['oidc'], 'session' | 'params'>): string | undefined {
+      return reportedAcr(this.session?.acr, acrRequestOf(this.params))
+    },
+  })
 }

@@ -1,11 +1,13 @@
 // Who may introspect what (RFC 7662 §4): nobody, unless the caller's registration says so, and only tokens of people,
 // organisations and clients that may act now.
 import type { Client, KoaContextWithOIDC } from 'oidc-provider'
-import type { Accounts } from '../accounts/accounts.ts'
+import type { Account, Accounts } from '../accounts/accounts.ts'
 import type { AuditEvent } from '../audit/events.ts'
 import type { Clients } from '../clients/clients.ts'
 import { sha256 } from '../crypto/secrets.ts'
 import { originOf } from '../http/origin.ts'
+import type { Activity } from '../sessions/activity.ts'
+import { sessionOfToken } from './adapter.ts'
 
 interface IntrospectedToken {
   readonly kind: string
@@ -18,10 +20,16 @@ interface IntrospectedToken {
 interface Parts {
   readonly accounts: Accounts
   readonly clients: Clients
+  readonly activity: Activity
   record(event: AuditEvent): Promise<void>
 }
 
-export function createIntrospectionPolicy({ accounts, clients, record }: Parts) {
+export function createIntrospectionPolicy({ accounts, clients, activity, record }: Parts) {
+  /** A resource server asks because its person is doing something, unless its registration says otherwise. */
+  async function countAsActivity(context: KoaContextWithOIDC, caller: Client, account: Account | undefined) {
+    const session = sessionOfToken(context)
+    if (session && account && caller['session_activity'] !== false) await activity.used(session, account.policy)
+  }
   return async (context: KoaContextWithOIDC, caller: Client, token: IntrospectedToken): Promise<boolean> => {
     const issuedTo =
       token.clientId === caller.clientId ? caller : token.clientId && (await clients.findMetadata(token.clientId))
@@ -29,7 +37,10 @@ export function createIntrospectionPolicy({ accounts, clients, record }: Parts) 
     const account = token.accountId === undefined ? undefined : await accounts.findActive(token.accountId)
     if (token.accountId !== undefined && !account) return false
     const owner = String(issuedTo['organization_id'])
-    if (isAllowed(caller, token, owner)) return true
+    if (isAllowed(caller, token, owner)) {
+      await countAsActivity(context, caller, account)
+      return true
+    }
     await record({
       name: 'introspection.denied',
       outcome: 'failure',

@@ -1,8 +1,8 @@
 // When the authorization endpoint asks a person to sign in again, and what it refuses without asking. How much a request
 // asks for is in acr.ts; what a sign-in consists of is for the pages to say.
 import { strict as assert } from 'node:assert'
-import { errors, interactionPolicy, type KoaContextWithOIDC, type Provider } from 'oidc-provider'
-import { type AcrRequest, reportedAcr, requiredAcr, satisfies } from './acr.ts'
+import { errors, interactionPolicy, type KoaContextWithOIDC } from 'oidc-provider'
+import { type AcrRequest, requiredAcr, satisfies } from './acr.ts'
 
 /** The reason of a prompt that only asks for more than the session has proven. Every other one asks for all anew. */
 export const acrUnmet = 'acr_unmet'
@@ -27,19 +27,6 @@ export function prompts(): interactionPolicy.DefaultPolicy {
 /** What the parameters of a request ask of a sign-in. */
 export function acrRequestOf(params: Readonly<Record<string, unknown>> | undefined): AcrRequest {
   return requiredAcr({ acrValues: toText(params?.['acr_values']), claims: toText(params?.['claims']) })
-}
-
-/**
- * Makes codes, and so tokens, carry the context that `reportedAcr` says. The provider has no setting for it: it reads
- * the session's through a getter of the request's context.
- */
-export function reportSatisfiedAcr(provider: Provider): void {
-  const prototype: unknown = Reflect.get(Reflect.get(provider, 'OIDCContext'), 'prototype')
-  Object.defineProperty(prototype, 'acr', {
-    get(this: Pick<KoaContextWithOIDC['oidc'], 'session' | 'params'>): string | undefined {
-      return reportedAcr(this.session?.acr, acrRequestOf(this.params))
-    },
-  })
 }
 
 function isGone({ oidc: { session, account } }: KoaContextWithOIDC): boolean {

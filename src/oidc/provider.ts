@@ -9,17 +9,18 @@ import type { Secrets } from '../crypto/secrets.ts'
 import type { Db } from '../db/database.ts'
 import { withScope } from '../db/transaction.ts'
 import { originOf } from '../http/origin.ts'
+import type { Activity } from '../sessions/activity.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { acrs } from './acr.ts'
-import { createAdapterFactory } from './adapter.ts'
+import { createAdapterFactory, sessionOfToken } from './adapter.ts'
 import { sessionCookieName } from './browser-session.ts'
 import { accountClaims, accountOf, toProviderAccount } from './claims.ts'
 import type { Consents } from './consents.ts'
 import { answerFaults } from './faults.ts'
-import { alwaysIncludeSid, compareClientSecretsByDigest, pinUrlsToIssuer } from './internals.ts'
+import { alwaysIncludeSid, compareClientSecretsByDigest, pinUrlsToIssuer, reportSatisfiedAcr } from './internals.ts'
 import { createIntrospectionPolicy } from './introspection.ts'
 import type { ProtocolPages } from './pages.ts'
-import { prompts, reportSatisfiedAcr } from './prompts.ts'
+import { prompts } from './prompts.ts'
 import type { PayloadStore } from './store.ts'
 
 export interface ProviderParts {
@@ -31,6 +32,7 @@ export interface ProviderParts {
   readonly clients: Clients
   readonly accounts: Accounts
   readonly consents: Consents
+  readonly activity: Activity
   readonly pages: ProtocolPages
   record(event: AuditEvent): Promise<void>
   /** Told of what failed on our side, for the log. */
@@ -48,6 +50,8 @@ const clockToleranceSeconds = 10
 const maxClaimsDepth = 32
 const clientCredentialsSeconds = 300
 const signingAlgorithms = ['RS256', 'ES256'] as const
+/** Where a person's app uses what it was given. */
+const tokenRoutes = new Set(['token', 'userinfo'])
 // Routes whose statements belong together; each opens its transaction at the first that needs one.
 const transactionalRoutes = new Set(['/oauth/token', '/oauth/revoke', '/oauth/logout/confirm'])
 
@@ -123,7 +127,14 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     clockTolerance: clockToleranceSeconds,
     conformIdTokenClaims: true,
     extraClientMetadata: {
-      properties: ['introspection', 'first_party', 'profile', 'organization_id', 'organization_name'],
+      properties: [
+        'introspection',
+        'session_activity',
+        'first_party',
+        'profile',
+        'organization_id',
+        'organization_name',
+      ],
     },
     pkce: { required: (_context, client) => client['profile'] !== 'oidc-certification' },
     rotateRefreshToken: true,
@@ -131,8 +142,12 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     issueRefreshToken: async (_context, client, code) =>
       client.grantTypeAllowed('refresh_token') && code.kind === 'AuthorizationCode',
     expiresWithSession: async (_context, token) => !token.scopes.has('offline_access'),
-    findAccount: async (_context, id) => {
+    findAccount: async (context, id) => {
       const account = await parts.accounts.findActive(id)
+      // userinfo and the refresh grant: the session of the token was read a moment ago.
+      const session = account && sessionOfToken(context)
+      if (account && session && tokenRoutes.has(String(context.oidc.route)))
+        await parts.activity.used(session, account.policy)
       return account && toProviderAccount(account)
     },
     loadExistingGrant: (context) => loadExistingGrant(context, parts.consents),

@@ -135,6 +135,7 @@ const sentences: Readonly<Partial<Record<AuditEventName, Words>>> = {
   'logout.succeeded': () => 'You signed out.',
   'session.created': (_, entry) => `A session began${entry.app === undefined ? '' : `, for ${entry.app}`}.`,
   'session.expired': (details) => `A session ended by itself${because(details, 'reason')}.`,
+  'session.extended': () => 'You were still there, so your session went on.',
   'session.ended': (details) => `A session was ended${because(details, 'reason')}.`,
   'token.issued': (details, entry) =>
     `${capital(anApp(entry))} received ${kinds[details('kind')] ?? 'a token'} for your account.`,

@@ -1,5 +1,13 @@
-// How long a session has left, and what an app says when the person is still there. Both by the database's clock.
+// How long a session has left, and what counts as its person still being there: an app that says so, and the use of a
+// token that was issued in it. All by the database's clock.
+import { appendAudit } from '../audit/audit.ts'
+import type { AuditEvent } from '../audit/events.ts'
+import { createBatcher } from '../db/batcher.ts'
 import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
+import { transact, withOpenTransaction } from '../db/transaction.ts'
+import type { Policy } from '../organizations/policy.ts'
+import { isActivityDue, sessionLimits } from './policy.ts'
+import type { StoredSession } from './sessions.ts'
 
 export interface SecondsLeft {
   /** Whole seconds until the idle limit, or the absolute one if that comes first. */
@@ -34,4 +42,95 @@ export async function extendIdleLimit(tx: Tx, uid: string, idleSeconds: number):
 
 function toSecondsLeft(row: Row): SecondsLeft {
   return { idle: Number(row['idle']), absolute: Number(row['absolute']) }
+}
+
+// One row per session and updateAge, however many requests say so at once: the condition is asked again under its lock.
+const touch = `update mlpipes_auth.sessions s set last_activity_at = now(),
+      idle_expires_at = least(now() + make_interval(secs => used.idle), s.absolute_expires_at)
+    from (select uid, idle, age from unnest($1::text[], $2::integer[], $3::integer[]) as t (uid, idle, age) order by uid) as used
+    where s.uid = used.uid and ${live.replaceAll(/\b(ended_at|idle_expires_at|absolute_expires_at)\b/g, 's.$1')}
+      and s.last_activity_at <= now() - make_interval(secs => used.age)
+    returning s.uid, s.account_id, s.organization_id`
+
+interface Use {
+  readonly uid: string
+  readonly idleSeconds: number
+  readonly updateAgeSeconds: number
+}
+
+export interface Activity {
+  /**
+   * Counts the use of a token as activity in its session. Costs nothing but a comparison until `updateAge` has passed.
+   * @param session as it was read in this request
+   */
+  used(session: StoredSession, policy: Policy): Promise<void>
+}
+
+export function createActivity(database: Database): Activity {
+  const touchBatched = createBatcher<Use, void>({
+    maxBatch: 200,
+    maxInFlight: 1,
+    maxWaiting: 20_000,
+    async run(uses) {
+      await transact(database.kysely, (tx) => extendSessions(tx, uses))
+      return uses.map(() => undefined)
+    },
+  })
+  return {
+    async used(session, policy) {
+      if (!isActivityDue(session.lastActivityAt, policy, session.readAt)) return
+      const { idleSeconds } = sessionLimits(policy)
+      const use = { uid: session.uid, idleSeconds, updateAgeSeconds: policy.session.updateAge }
+      await withOpenTransaction((tx) => (tx ? extendSessions(tx, [use]) : touchBatched(use)))
+    },
+  }
+}
+
+async function extendSessions(tx: Tx, uses: readonly Use[]): Promise<void> {
+  const once = [...new Map(uses.map((use) => [use.uid, use])).values()]
+  const rows = await runIn(tx, touch, [
+    once.map((use) => use.uid),
+    once.map((use) => use.idleSeconds),
+    once.map((use) => use.updateAgeSeconds),
+  ])
+  if (rows.length > 0) await appendAudit(tx, ...rows.map(extendedEvent))
+}
+
+function extendedEvent(row: Row): AuditEvent {
+  const accountId = String(row['account_id'])
+  return {
+    name: 'session.extended',
+    outcome: 'success',
+    actor: { type: 'account', id: accountId },
+    accountId,
+    organizationId: row['organization_id'] === null ? undefined : String(row['organization_id']),
+    sessionUid: String(row['uid']),
+    origin: {},
+    details: {},
+  }
+}
+
+// Stored limits are what every read compares, so that a stricter policy acts at once and on every replica; and since they
+// are only ever lowered here, a looser one revives nothing.
+const tighten = `update mlpipes_auth.sessions s set
+      idle_expires_at = least(s.idle_expires_at, s.last_activity_at + make_interval(secs => p.idle)),
+      absolute_expires_at = least(s.absolute_expires_at, s.signed_in_at + make_interval(secs => p.absolute))
+    from unnest($1::text[], $2::integer[], $3::integer[]) as p (organization_id, idle, absolute)
+    where s.organization_id = p.organization_id and s.ended_at is null and s.signed_in_at is not null
+      and (s.idle_expires_at > s.last_activity_at + make_interval(secs => p.idle)
+        or s.absolute_expires_at > s.signed_in_at + make_interval(secs => p.absolute))`
+
+/**
+ * Holds the open sessions of organisations to their policies of now. Belongs into the transaction that changes a policy.
+ */
+export async function tightenSessions(
+  tx: Tx,
+  organizations: readonly { readonly id: string; readonly policy: Policy }[],
+): Promise<void> {
+  const limits = organizations.map(({ policy }) => sessionLimits(policy))
+  await runIn(tx, tighten, [
+    organizations.map(({ id }) => id),
+    limits.map((limit) => limit.idleSeconds),
+    limits.map((limit) => limit.absoluteSeconds),
+  ])
 }

@@ -84,8 +84,10 @@ export interface SessionEnding extends Omit<Ending, 'exceptSessionUid' | 'except
   readonly notSessionUid?: string | undefined
 }
 
+const isLive = `select uid from mlpipes_auth.sessions
+    where uid = $1 and account_id = $2 and ended_at is null and uid is distinct from $3`
 const endOne = `update mlpipes_auth.sessions set ended_at = now(), end_reason = $3
-    where uid = $1 and account_id = $2 and ended_at is null and uid is distinct from $4 returning uid`
+    where uid = $1 and account_id = $2 and ended_at is null returning uid`
 const dropTokens = `delete from mlpipes_auth.oidc_payloads where account_id = $2 and payload ->> 'sessionUid' = $1
     and model in ('AccessToken', 'RefreshToken', 'AuthorizationCode') returning id_hash`
 
@@ -95,11 +97,12 @@ const dropTokens = `delete from mlpipes_auth.oidc_payloads where account_id = $2
  */
 export async function endSession(tx: Tx, ending: SessionEnding): Promise<Ended | undefined> {
   const { uid, accountId, organizationId, cause, notSessionUid, actor, origin } = ending
-  const ended = await runIn(tx, endOne, [uid, accountId, cause, notSessionUid ?? null])
-  if (ended.length === 0) return undefined
-  // The first waits for requests that are spending a code or refresh token of the session; the second takes what those
-  // issued while it waited, which the first does not see.
+  if ((await runIn(tx, isLive, [uid, accountId, notSessionUid ?? null])).length === 0) return undefined
+  // In the order in which requests lock that are spending a code or refresh token: it first, the session after it. The
+  // first delete waits for them; the second takes what they issued while it waited, which the first does not see.
   const before = await runIn(tx, dropTokens, [uid, accountId])
+  const ended = await runIn(tx, endOne, [uid, accountId, cause])
+  if (ended.length === 0) return undefined
   const meanwhile = await runIn(tx, dropTokens, [uid, accountId])
   const counts = { sessions: 1, tokens: before.length + meanwhile.length }
   const common = { outcome: 'success' as const, actor, accountId, organizationId, origin, sessionUid: uid }

@@ -18,27 +18,36 @@ export interface SessionRow {
   /** Whether somebody signed in; a session without only carries a logout's state. */
   readonly signedIn: boolean
   readonly limits: SessionLimits
+  /** Whether coming back for another app begins the idle limit anew, as the policy says. */
+  readonly extends: boolean
 }
 
 export interface StoredSession {
   readonly uid: string
   readonly payload: Record<string, unknown>
   readonly accountId: string | undefined
+  readonly organizationId: string | undefined
+  readonly lastActivityAt: Date
   readonly idleExpiresAt: Date
   readonly absoluteExpiresAt: Date
+  /** When it was read, by the database's clock. */
+  readonly readAt: Date
 }
 
 const live = 'ended_at is null and idle_expires_at > now() and absolute_expires_at > now()'
-const columns = 'uid, payload, account_id, idle_expires_at, absolute_expires_at'
+const columns =
+  'uid, payload, account_id, organization_id, last_activity_at, idle_expires_at, absolute_expires_at, now() as read_at'
 const findById = `select id_hash as key, ${columns} from mlpipes_auth.sessions where id_hash = any($1::text[]) and ${live}`
 const findByUid = `select uid as key, ${columns} from mlpipes_auth.sessions where uid = any($1::text[]) and ${live}`
 
 // A session that ended stays ended: the update below never touches such a row, and nothing is inserted beside it.
-const columnCount = 10
+const columnCount = 11
 // The absolute limit runs from the sign-in by the database's clock (F17). The provider's loginTs, which is the clock of
 // whichever replica took the password, only tells one sign-in from the next.
 const signedInAt = `case when s.payload -> 'loginTs' is not distinct from excluded.payload -> 'loginTs'
           then s.signed_in_at else excluded.signed_in_at end`
+// Activity extends where the policy says so; a new sign-in begins the limits anew in any case.
+const isExtended = `($11::boolean or s.payload -> 'loginTs' is distinct from excluded.payload -> 'loginTs')`
 // A session is created when an account enters it, once: not again at the resume after a consent, nor when the person
 // proves again who they are.
 const saveSession = `with before as (select account_id from mlpipes_auth.sessions where uid = $1),
@@ -50,8 +59,9 @@ const saveSession = `with before as (select account_id from mlpipes_auth.session
       on conflict (uid) do update set
         id_hash = excluded.id_hash, payload = excluded.payload, account_id = excluded.account_id,
         organization_id = excluded.organization_id, signed_in_at = ${signedInAt},
-        ip = excluded.ip, user_agent = excluded.user_agent, last_activity_at = now(),
-        idle_expires_at = excluded.idle_expires_at,
+        ip = excluded.ip, user_agent = excluded.user_agent,
+        last_activity_at = case when ${isExtended} then now() else s.last_activity_at end,
+        idle_expires_at = case when ${isExtended} then excluded.idle_expires_at else s.idle_expires_at end,
         absolute_expires_at = coalesce(${signedInAt}, now()) + make_interval(secs => $10::integer)
       where s.ended_at is null
       returning uid
@@ -113,6 +123,7 @@ export function createSessions(database: Database): Sessions {
         row.signedIn,
         row.limits.idleSeconds,
         row.limits.absoluteSeconds,
+        row.extends,
         ...auditValues(created ? [created] : []),
       ]
       await (tx ? runIn(tx, saveSession, values) : database.run(saveSession, values))
@@ -154,7 +165,10 @@ function toStored(row: Row): StoredSession {
     uid: String(row['uid']),
     payload: row['payload'] as Record<string, unknown>,
     accountId: row['account_id'] === null ? undefined : String(row['account_id']),
+    organizationId: row['organization_id'] === null ? undefined : String(row['organization_id']),
+    lastActivityAt: row['last_activity_at'] as Date,
     idleExpiresAt: row['idle_expires_at'] as Date,
     absoluteExpiresAt: row['absolute_expires_at'] as Date,
+    readAt: row['read_at'] as Date,
   }
 }

@@ -13,6 +13,7 @@ import { createKeys } from '../../src/oidc/keys.ts'
 import { createProtocolPages } from '../../src/oidc/pages.ts'
 import { createProvider } from '../../src/oidc/provider.ts'
 import { createPayloadStore } from '../../src/oidc/store.ts'
+import { createActivity } from '../../src/sessions/activity.ts'
 import { createSessions } from '../../src/sessions/sessions.ts'
 import { type Answer, authorizationUrl, Browser, introspect, post, redeem } from '../support/client.ts'
 import { databaseKinds, password, startServer, type TestServer, testSecret } from '../support/server.ts'
@@ -324,6 +325,7 @@ describe.each(databaseKinds)('step-up on %s', (kind) => {
         db,
         payloads: createPayloadStore(server.database),
         sessions: createSessions(server.database),
+        activity: createActivity(server.database),
         clients: createClients(server.database),
         accounts: { findActive: unused, findForSignIn: unused, findForSignInById: unused },
         consents,

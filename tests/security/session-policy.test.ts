@@ -1,0 +1,161 @@
+// Sessions under their organisation's policy: F26, tightening that acts at once, activity, and what nobody comes back to.
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { authorizationUrl, Browser, introspect, obtainTokens, post, signIn } from '../support/client.ts'
+import { databaseKinds, people, startServer, type TestServer } from '../support/server.ts'
+
+const policy = (session: Record<string, unknown>) => ({
+  organizations: [{ slug: 'mercy', name: 'Mercy Hospital', policy: { session } }],
+})
+const seed = {
+  ...people,
+  clients: [
+    ...(people.clients ?? []),
+    {
+      client_id: 'poller',
+      client_secret: 'poller-secret-0123456789',
+      client_name: 'Poller',
+      organization: 'mercy',
+      grant_types: ['client_credentials' as const],
+      scope: 'openid',
+      introspection: 'organization' as const,
+      session_activity: false,
+    },
+  ],
+}
+
+describe.each(databaseKinds)('sessions under a policy on %s', (kind) => {
+  let server: TestServer
+  beforeAll(async () => {
+    server = await startServer(kind, { seed })
+  })
+  afterAll(() => server.close())
+
+  const kysely = () => server.database.kysely
+  async function open(email = 'lee@mercy.example') {
+    const browser = new Browser(server)
+    await signIn(browser, authorizationUrl(server, 'first'), email)
+    const tokens = await obtainTokens(server, 'first', {}, browser)
+    const { uid } = await kysely()
+      .selectFrom('sessions')
+      .select('uid')
+      .orderBy('created_at', 'desc')
+      .limit(1)
+      .executeTakeFirstOrThrow()
+    return { browser, tokens, uid }
+  }
+  /** As if the session had been used last, and signed in to, so many seconds ago. */
+  async function age(uid: string, idleFor: number, signedIn = idleFor) {
+    const back = (seconds: number) => new Date(Date.now() - seconds * 1000)
+    await kysely()
+      .updateTable('sessions')
+      .set({ last_activity_at: back(idleFor), signed_in_at: back(signedIn) })
+      .where('uid', '=', uid)
+      .execute()
+  }
+  const isActive = async (token: string, caller = 'api') => (await introspect(server, token, caller))['active']
+  const read = (uid: string) =>
+    kysely()
+      .selectFrom('sessions')
+      .select(['last_activity_at', 'idle_expires_at', 'absolute_expires_at', 'ended_at', 'end_reason'])
+      .where('uid', '=', uid)
+      .executeTakeFirstOrThrow()
+
+  it.each([
+    ['idle', { idleTimeout: 60 }, 120],
+    ['absolute', { absoluteLifetime: 100 }, 120],
+  ])(
+    'a stricter %s limit ends open sessions and their tokens at once, and a looser one revives nothing',
+    async (_name, stricter, seconds) => {
+      await server.apply(policy({}))
+      const { browser, tokens, uid } = await open()
+      await age(uid, seconds)
+      expect(await isActive(tokens.access_token, 'poller')).toBe(true)
+      await server.apply(policy(stricter))
+      expect(await isActive(tokens.access_token)).toBe(false)
+      const silent = await browser.request(authorizationUrl(server, 'first', { prompt: 'none' }).url)
+      expect(silent.headers.get('location')).toContain('error=login_required')
+      const refreshed = await post(server, '/oauth/token', 'first', {
+        grant_type: 'refresh_token',
+        refresh_token: tokens.refresh_token ?? '',
+      })
+      expect(refreshed.body['error']).toBe('invalid_grant')
+      await server.apply(policy({}))
+      expect(await isActive(tokens.access_token)).toBe(false)
+    },
+  )
+
+  it('introspection, userinfo and refresh extend the session, at most once per updateAge, with one audit row', async () => {
+    await server.apply(policy({ idleTimeout: 1_800, updateAge: 300 }))
+    const uses: ((tokens: { access_token: string; refresh_token?: string }) => Promise<unknown>)[] = [
+      (tokens) => introspect(server, tokens.access_token),
+      (tokens) =>
+        fetch(new URL('/oauth/userinfo', server.issuer), {
+          headers: { authorization: `Bearer ${tokens.access_token}` },
+        }),
+      (tokens) =>
+        post(server, '/oauth/token', 'first', {
+          grant_type: 'refresh_token',
+          refresh_token: tokens.refresh_token ?? '',
+        }),
+    ]
+    for (const use of uses) {
+      const { tokens, uid } = await open()
+      const extended = async () =>
+        (await server.audit('session.extended')).filter((event) => event.sessionUid === uid).length
+      await introspect(server, tokens.access_token)
+      expect(await extended(), 'used a moment ago').toBe(0)
+      await age(uid, 301)
+      const before = await read(uid)
+      await use(tokens)
+      const after = await read(uid)
+      expect(after.last_activity_at.getTime()).toBeGreaterThan(before.last_activity_at.getTime())
+      expect(after.idle_expires_at.getTime()).toBeGreaterThanOrEqual(before.idle_expires_at.getTime())
+      expect(after.absolute_expires_at).toEqual(before.absolute_expires_at)
+      expect(await extended()).toBe(1)
+      await introspect(server, tokens.access_token)
+      expect(await extended(), 'once per updateAge').toBe(1)
+    }
+  })
+
+  it('a resource server that only polls keeps nobody signed in, nor does any where activity does not extend', async () => {
+    await server.apply(policy({ updateAge: 300 }))
+    const polled = await open()
+    await age(polled.uid, 301)
+    expect(await isActive(polled.tokens.access_token, 'poller')).toBe(true)
+    await server.apply(policy({ updateAge: 300, extendOnActivity: false }))
+    const strict = await open('ada@mercy.example')
+    await age(strict.uid, 301)
+    expect(await isActive(strict.tokens.access_token)).toBe(true)
+    const before = await read(strict.uid)
+    await strict.browser.follow(await strict.browser.request(authorizationUrl(server, 'first').url))
+    expect((await read(strict.uid)).idle_expires_at, 'not by another app either').toEqual(before.idle_expires_at)
+    const events = await server.audit('session.extended')
+    expect(events.filter((event) => [polled.uid, strict.uid].includes(event.sessionUid ?? ''))).toEqual([])
+  })
+
+  it('activity never carries a session past its absolute limit', async () => {
+    await server.apply(policy({ idleTimeout: 1_800, absoluteLifetime: 3_600, updateAge: 300 }))
+    const { tokens, uid } = await open()
+    await age(uid, 400, 3_500)
+    await server.apply(policy({ idleTimeout: 1_801, absoluteLifetime: 3_600, updateAge: 300 }))
+    await introspect(server, tokens.access_token)
+    const { idle_expires_at, absolute_expires_at } = await read(uid)
+    expect(idle_expires_at.getTime()).toBeLessThanOrEqual(absolute_expires_at.getTime())
+  })
+})
+
+describe('20 uses at once', () => {
+  it('extend a session once', async () => {
+    const server = await startServer('postgres', { seed, poolSize: 25 })
+    await server.apply(policy({ updateAge: 300 }))
+    const { access_token } = await obtainTokens(server, 'first')
+    await server.database.kysely
+      .updateTable('sessions')
+      .set({ last_activity_at: new Date(Date.now() - 301_000) })
+      .execute()
+    const answers = await Promise.all(Array.from({ length: 20 }, () => introspect(server, access_token)))
+    expect(answers.every((answer) => answer['active'] === true)).toBe(true)
+    expect(await server.audit('session.extended')).toHaveLength(1)
+    await server.close()
+  })
+})

@@ -131,7 +131,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
     password: createPasswordMethod({ accounts, passwords, throttle, secrets, notices, login }),
     secondFactor: createSecondFactorMethod({ database, throttle, secrets, notices, login, now }),
     link: createLinkMethod({ ...mailing, login }),
-    signUp: createSignUp({ ...mailing, passwords, organizations, login }),
+    signUp: createSignUp({ ...mailing, passwords, policies, login }),
   }
   addLoginRoutes(app, {
     issuer,

@@ -14,7 +14,7 @@ import { randomId, type Secrets, sha256 } from '../crypto/secrets.ts'
 import type { Database, Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import type { Outbox } from '../mail/outbox.ts'
-import type { Organization, Organizations } from '../organizations/organizations.ts'
+import type { Organization, Policies } from '../organizations/organizations.ts'
 import type { Login, LoginInteraction, Outcome, Visitor } from './login.ts'
 
 export interface SignUpInput {
@@ -52,7 +52,7 @@ interface Parts {
   readonly links: MailLinks
   readonly outbox: Pick<Outbox, 'enqueue'>
   readonly login: Login
-  readonly organizations: Organizations
+  readonly policies: Policies
 }
 
 const kind = 'sign_up'
@@ -101,6 +101,17 @@ export function createSignUp(parts: Parts): SignUp {
     })
   }
 
+  /** Asked again when the link is used: the policy may have been closed since it was mailed. */
+  async function isOpen(tx: Tx, organizationId: string): Promise<boolean> {
+    const row = await tx
+      .selectFrom('organizations')
+      .select('policy')
+      .where('id', '=', organizationId)
+      .where('closed_at', 'is', null)
+      .executeTakeFirst()
+    return row !== undefined && parts.policies(row.policy).signup === 'open'
+  }
+
   /** Makes the account that waited in the link; undefined when the address was taken meanwhile. */
   async function create(
     tx: Tx,
@@ -110,6 +121,7 @@ export function createSignUp(parts: Parts): SignUp {
   ): Promise<string | undefined> {
     const entered = waiting.safeParse(link.payload)
     if (!entered.success || link.organizationId === undefined) return undefined
+    if (!(await isOpen(tx, link.organizationId))) return undefined
     const { email, name, passwordHash, metadata } = entered.data
     const id = randomId('acc')
     const made = await tx
@@ -141,10 +153,6 @@ export function createSignUp(parts: Parts): SignUp {
     visitor: Visitor,
     spend: (tx: Tx) => Promise<Link | undefined>,
   ): Promise<Outcome> {
-    const { organizationId } = interaction
-    const organization = organizationId === undefined ? undefined : await parts.organizations.find(organizationId)
-    // Closed since the mail was sent: nobody comes in by an older link.
-    if (organization?.policy.signup !== 'open') return { step: 'refused', reason: 'link_dead' }
     const id = await transact(db, async (tx) => {
       const link = await spend(tx)
       return link && create(tx, link, interaction, visitor.origin)

@@ -20,9 +20,9 @@ const seed = {
 const fields: Readonly<Record<string, readonly string[]>> = {
   password: ['email', 'password'],
   link: ['email', 'password'],
-  'link/code': ['code', 'email'],
+  'link/code': ['code'],
   'link/continue': [],
-  'confirm/code': ['code', 'email'],
+  'confirm/code': ['code'],
   'confirm/continue': [],
   totp: ['code'],
   'backup-code': ['code'],
@@ -133,7 +133,7 @@ describe.each(databaseKinds)('forms on %s', (kind) => {
     await here.browser.request(`${here.path}/password`, { form: typed })
     await here.browser.request(`${here.path}/link`, { form: typed })
     await here.browser.request(`${here.path}/link/code`, {
-      form: { csrf: here.csrf, code: canary, email: typed.email },
+      form: { csrf: here.csrf, code: canary },
     })
     await here.browser.request(`${here.path}/forgot`, { form: { csrf: here.csrf, email: typed.email } })
     await here.browser.request(`${here.path}/sign-up`, { form: { ...typed, name: `${canary} Name` } })

@@ -15,7 +15,9 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'integration',
-          include: ['tests/{api,self-service,property,integration,contract,conformance,security,races,faults,mail}/**/*.test.ts'],
+          include: [
+            'tests/{api,self-service,property,integration,contract,conformance,security,races,faults,mail}/**/*.test.ts',
+          ],
         },
       },
       { extends: true, test: { name: 'e2e', include: ['tests/e2e/**/*.test.ts'] } },

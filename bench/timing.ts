@@ -2,6 +2,7 @@
 // and requests for links and resets (F32), take turns, at a cheap hash, where a difference beside the hash shows most.
 // Mann-Whitney against the first kind of each.
 import { performance } from 'node:perf_hooks'
+import { evenAnswerMs } from '../src/login/even.ts'
 import { authorizationUrl, Browser } from '../tests/support/client.ts'
 import { startPostgres } from '../tests/support/postgres.ts'
 import { password, people, startServer } from '../tests/support/server.ts'
@@ -25,6 +26,7 @@ const account = (kind: Kind, index: number) => ({
 const postgres = await startPostgres()
 const server = await startServer('postgres', {
   adminUrl: postgres.adminUrl,
+  evenAnswerMs,
   environment: { TRUSTED_PROXIES: '127.0.0.1', ENABLE_MAGIC_LINKS: 'true' },
   seed: {
     ...people,

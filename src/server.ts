@@ -23,6 +23,7 @@ import { createViews } from './http/views.ts'
 import { createInvitations } from './invitations/invitations.ts'
 import { addInvitationRoutes } from './invitations/routes.ts'
 import { startJanitor } from './janitor.ts'
+import { evenAnswerMs } from './login/even.ts'
 import { createLogin } from './login/login.ts'
 import { createLinkMethod } from './login/methods/link.ts'
 import { createPasswordMethod } from './login/methods/password.ts'
@@ -58,6 +59,8 @@ export interface ServerOptions {
   readonly database: Database
   readonly logger: FastifyBaseLogger
   readonly hashCost?: HashCost
+  /** How long an answer waits that must not tell by its time whether an address is known. */
+  readonly evenAnswerMs?: number
   readonly now?: () => Date
   /** Facts for the front page in demo mode. */
   readonly demo?: Readonly<Record<string, unknown>>
@@ -111,7 +114,8 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const passwordChange = createPasswordChange({ database, passwords })
   const offersSecondFactor = config.enable.secondFactor
   const login = createLogin({ database, accounts, secrets, notices, offersSecondFactor, now })
-  const mailing = { database, issuer, accounts, throttle, secrets, links, outbox }
+  const evenMs = options.evenAnswerMs ?? evenAnswerMs
+  const mailing = { database, issuer, accounts, throttle, secrets, links, outbox, evenAnswerMs: evenMs }
   const recovery = createRecovery({ ...mailing, passwordChange, notices, now })
   const devices = createDeviceCookie(issuer)
   const interactions = createInteractions({ provider: live.current, db, consents })
@@ -128,7 +132,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   if (!config.production) addMailboxRoutes(app, { mails: mailbox.mails, issuer, views })
   const signIn = {
     login,
-    password: createPasswordMethod({ accounts, passwords, throttle, secrets, notices, login }),
+    password: createPasswordMethod({ ...mailing, passwords, notices, login }),
     secondFactor: createSecondFactorMethod({ database, throttle, secrets, notices, login, now }),
     link: createLinkMethod({ ...mailing, login }),
     signUp: createSignUp({ ...mailing, passwords, policies, login }),

@@ -15,6 +15,7 @@ import type { Database, Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import type { Outbox } from '../mail/outbox.ts'
 import type { Organization, Policies } from '../organizations/organizations.ts'
+import { noSoonerThan } from './even.ts'
 import type { Login, LoginInteraction, Outcome, Visitor } from './login.ts'
 
 export interface SignUpInput {
@@ -53,6 +54,7 @@ interface Parts {
   readonly outbox: Pick<Outbox, 'enqueue'>
   readonly login: Login
   readonly policies: Policies
+  readonly evenAnswerMs: number
 }
 
 const kind = 'sign_up'
@@ -165,41 +167,53 @@ export function createSignUp(parts: Parts): SignUp {
     return login.prove(interaction, withLink, { account, factor: 'pwd', failuresBefore: 0 }, visitor)
   }
 
+  async function ask(
+    interaction: LoginInteraction,
+    organization: Organization | undefined,
+    input: SignUpInput,
+    visitor: Visitor,
+  ): Promise<SignUpOutcome> {
+    if (organization?.policy.signup !== 'open') return { step: 'closed' }
+    const email = normalizeEmail(input.email)
+    if (!isEmailShaped(email)) return { step: 'refused', reason: 'address_unreadable' }
+    const checked = checkNewPassword(input.password, effectivePasswordRules(organization.policy), {
+      email,
+      name: input.name,
+      organizationName: organization.name,
+    })
+    if (!checked.ok) return { step: 'refused', reason: 'password', problems: checked.problems }
+    const { origin } = visitor
+    const taken = await throttle.take({ purpose: 'sign_up', identifier: email, ip: origin.ip, deviceHash: undefined })
+    if (!taken.ok) return { step: 'throttled', retryAfterSeconds: taken.retryAfterSeconds }
+    const passwordHash = await passwords.hash(input.password)
+    const entered = {
+      email: canonicalEmail(input.email),
+      name: input.name,
+      passwordHash,
+      metadata: { ...input.metadata },
+    }
+    await transact(db, async (tx) => {
+      await mail(tx, interaction, organization, entered)
+      await appendAudit(tx, {
+        name: 'link.sent',
+        outcome: 'success',
+        actor: { type: 'anonymous' },
+        organizationId: organization.id,
+        clientId: interaction.clientId,
+        origin,
+        details: { kind, identifierMac: secrets.mac('attempts', `identifier:${email}`) },
+      })
+    })
+    return { step: 'sent' }
+  }
+
   return {
-    async request(interaction, organization, input, visitor) {
-      if (organization?.policy.signup !== 'open') return { step: 'closed' }
-      const email = normalizeEmail(input.email)
-      if (!isEmailShaped(email)) return { step: 'refused', reason: 'address_unreadable' }
-      const checked = checkNewPassword(input.password, effectivePasswordRules(organization.policy), {
-        email,
-        name: input.name,
-        organizationName: organization.name,
-      })
-      if (!checked.ok) return { step: 'refused', reason: 'password', problems: checked.problems }
-      const { origin } = visitor
-      const taken = await throttle.take({ purpose: 'sign_up', identifier: email, ip: origin.ip, deviceHash: undefined })
-      if (!taken.ok) return { step: 'throttled', retryAfterSeconds: taken.retryAfterSeconds }
-      const passwordHash = await passwords.hash(input.password)
-      const entered = {
-        email: canonicalEmail(input.email),
-        name: input.name,
-        passwordHash,
-        metadata: { ...input.metadata },
-      }
-      await transact(db, async (tx) => {
-        await mail(tx, interaction, organization, entered)
-        await appendAudit(tx, {
-          name: 'link.sent',
-          outcome: 'success',
-          actor: { type: 'anonymous' },
-          organizationId: organization.id,
-          clientId: interaction.clientId,
-          origin,
-          details: { kind, identifierMac: secrets.mac('attempts', `identifier:${email}`) },
-        })
-      })
-      return { step: 'sent' }
-    },
+    request: (interaction, organization, input, visitor) =>
+      noSoonerThan(
+        parts.evenAnswerMs,
+        () => ask(interaction, organization, input, visitor),
+        ({ step }) => step === 'sent',
+      ),
 
     follow: (interaction, token, visitor) =>
       accept(interaction, visitor, (tx) => links.spend(tx, kind, token, sha256(interaction.uid))),

@@ -18,6 +18,7 @@ import type { Secrets } from '../crypto/secrets.ts'
 import type { Database, Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import { proveAddress } from '../login/address-proof.ts'
+import { noSoonerThan } from '../login/even.ts'
 import type { Visitor } from '../login/login.ts'
 import type { Outbox } from '../mail/outbox.ts'
 import { endAccess } from '../sessions/ending.ts'
@@ -65,6 +66,7 @@ interface Parts {
   readonly links: MailLinks
   readonly outbox: Pick<Outbox, 'enqueue'>
   readonly notices: Notices
+  readonly evenAnswerMs: number
   now(): Date
 }
 
@@ -154,43 +156,49 @@ export function createRecovery(parts: Parts): Recovery {
     })
   }
 
-  return {
-    async request(input, { clientId, interactionHash }, { origin, deviceHash }) {
-      const email = normalizeEmail(input)
-      if (!isEmailShaped(email)) return { step: 'refused', reason: 'address_unreadable' }
-      const found = await accounts.findForSignIn(email)
-      const from = { identifier: email, ip: origin.ip, deviceHash, accountId: found?.id }
-      const taken = await throttle.take({ purpose: 'reset', ...from })
-      if (!taken.ok) return { step: 'throttled', retryAfterSeconds: taken.retryAfterSeconds }
-      const account = found && mayReset(found) ? found : undefined
-      await transact(db, async (tx) => {
-        const about = { accountId: account?.id, organizationId: account?.organization.id }
-        const token = await links.issue(tx, {
-          kind: 'reset',
-          ...about,
-          interactionHash,
-          payload: { sentTo: input.trim() },
-        })
-        const data = {
-          link: linkUrl(issuer, '/recover', token),
-          minutes: linkSeconds.reset / 60,
-          hasSecondFactor: (account?.totpIds.length ?? 0) > 0,
-        }
-        await (account
-          ? outbox.enqueue(tx, { template: 'reset-link', to: account.email, data }, account.id)
-          : outbox.enqueue(tx, { template: 'none' }))
-        await appendAudit(tx, {
-          name: 'link.sent',
-          outcome: account ? 'success' : 'failure',
-          actor: { type: 'anonymous' },
-          ...about,
-          clientId,
-          origin,
-          details: { kind: 'reset', identifierMac: secrets.mac('attempts', `identifier:${email}`) },
-        })
+  async function ask(
+    input: string,
+    { clientId, interactionHash }: Asker,
+    { origin, deviceHash }: Visitor,
+  ): Promise<ResetRequest> {
+    const email = normalizeEmail(input)
+    if (!isEmailShaped(email)) return { step: 'refused', reason: 'address_unreadable' }
+    const found = await accounts.findForSignIn(email)
+    const from = { identifier: email, ip: origin.ip, deviceHash, accountId: found?.id }
+    const taken = await throttle.take({ purpose: 'reset', ...from })
+    if (!taken.ok) return { step: 'throttled', retryAfterSeconds: taken.retryAfterSeconds }
+    const account = found && mayReset(found) ? found : undefined
+    await transact(db, async (tx) => {
+      const about = { accountId: account?.id, organizationId: account?.organization.id }
+      const token = await links.issue(tx, {
+        kind: 'reset',
+        ...about,
+        interactionHash,
+        payload: { sentTo: input.trim() },
       })
-      return { step: 'sent' }
-    },
+      const data = {
+        link: linkUrl(issuer, '/recover', token),
+        minutes: linkSeconds.reset / 60,
+        hasSecondFactor: (account?.totpIds.length ?? 0) > 0,
+      }
+      await (account
+        ? outbox.enqueue(tx, { template: 'reset-link', to: account.email, data }, account.id)
+        : outbox.enqueue(tx, { template: 'none' }))
+      await appendAudit(tx, {
+        name: 'link.sent',
+        outcome: account ? 'success' : 'failure',
+        actor: { type: 'anonymous' },
+        ...about,
+        clientId,
+        origin,
+        details: { kind: 'reset', identifierMac: secrets.mac('attempts', `identifier:${email}`) },
+      })
+    })
+    return { step: 'sent' }
+  }
+
+  return {
+    request: (input, asker, visitor) => noSoonerThan(parts.evenAnswerMs, () => ask(input, asker, visitor)),
 
     look,
 

@@ -5,7 +5,7 @@ import pino from 'pino'
 import { parseConfig } from '../../src/config.ts'
 import { openPostgres } from '../../src/db/database.ts'
 import { createServer } from '../../src/server.ts'
-import { cheapHash, testSecret } from './server.ts'
+import { cheapHash, quickAnswerMs, testSecret } from './server.ts'
 
 const { url, issuer, port } = JSON.parse(process.argv[2] ?? '') as { url: string; issuer: string; port: number }
 let statementsLeft = Number.POSITIVE_INFINITY
@@ -35,6 +35,7 @@ const server = await createServer({
   database,
   logger: pino({ level: 'silent' }),
   hashCost: cheapHash,
+  evenAnswerMs: quickAnswerMs,
 })
 await server.app.listen({ host: '127.0.0.1', port })
 process.send?.('ready')

@@ -19,6 +19,8 @@ export const testSecret = 'a secret of the tests, long enough for anybody'
 export const password = 'Correct-Horse-9-Battery'
 /** As cheap as argon2id gets: the tests are about what is compared, not about how slowly. */
 export const cheapHash = { memoryKib: 1_024, passes: 2 } as const
+/** The tests are about what is answered, not about how evenly. */
+export const quickAnswerMs = 5
 const redirectUri = 'http://localhost:9/callback'
 
 export const people: ApplyInput = {
@@ -155,6 +157,7 @@ export interface TestServerOptions {
   readonly share?: TestServer
   readonly wrapUrl?: (url: string) => string
   readonly poolSize?: number
+  readonly evenAnswerMs?: number
   /** A cluster other than the run's own. */
   readonly adminUrl?: string
 }
@@ -192,6 +195,7 @@ export async function startServer(kind: DatabaseKind, options: TestServerOptions
     database,
     logger,
     hashCost: cheapHash,
+    evenAnswerMs: options.evenAnswerMs ?? quickAnswerMs,
     now: () => clock.now ?? new Date(),
   })
   await server.app.listen({ host: '127.0.0.1', port })

@@ -10,6 +10,7 @@ import type { Database, Tx } from '../../db/database.ts'
 import { transact } from '../../db/transaction.ts'
 import type { Outbox } from '../../mail/outbox.ts'
 import { proveAddress } from '../address-proof.ts'
+import { noSoonerThan } from '../even.ts'
 import type { Login, LoginInteraction, Outcome, Visitor } from '../login.ts'
 
 export type RequestOutcome =
@@ -35,6 +36,7 @@ interface Parts {
   readonly links: MailLinks
   readonly outbox: Pick<Outbox, 'enqueue'>
   readonly login: Login
+  readonly evenAnswerMs: number
 }
 
 export function createLinkMethod(parts: Parts): LinkMethod {
@@ -99,31 +101,33 @@ export function createLinkMethod(parts: Parts): LinkMethod {
     return spent ? outcome : { step: 'refused', reason: 'link_dead' }
   }
 
-  return {
-    async request(interaction, input, visitor) {
-      const email = normalizeEmail(input)
-      if (!isEmailShaped(email)) return { step: 'refused', reason: 'address_unreadable' }
-      const { origin, deviceHash } = visitor
-      const found = await accounts.findForSignIn(email)
-      const about = { identifier: email, ip: origin.ip, deviceHash, accountId: found?.id }
-      const taken = await throttle.take({ purpose: 'link', ...about })
-      if (!taken.ok) return { step: 'throttled', retryAfterSeconds: taken.retryAfterSeconds }
-      const account = found && mayUseLink(found) ? found : undefined
-      await transact(db, async (tx) => {
-        await send(tx, interaction, input.trim(), account)
-        await appendAudit(tx, {
-          name: 'link.sent',
-          outcome: account ? 'success' : 'failure',
-          actor: { type: 'anonymous' },
-          accountId: account?.id,
-          organizationId: account?.organization.id ?? interaction.organizationId,
-          clientId: interaction.clientId,
-          origin,
-          details: { kind, identifierMac: secrets.mac('attempts', `identifier:${email}`) },
-        })
+  async function ask(interaction: LoginInteraction, input: string, visitor: Visitor): Promise<RequestOutcome> {
+    const email = normalizeEmail(input)
+    if (!isEmailShaped(email)) return { step: 'refused', reason: 'address_unreadable' }
+    const { origin, deviceHash } = visitor
+    const found = await accounts.findForSignIn(email)
+    const about = { identifier: email, ip: origin.ip, deviceHash, accountId: found?.id }
+    const taken = await throttle.take({ purpose: 'link', ...about })
+    if (!taken.ok) return { step: 'throttled', retryAfterSeconds: taken.retryAfterSeconds }
+    const account = found && mayUseLink(found) ? found : undefined
+    await transact(db, async (tx) => {
+      await send(tx, interaction, input.trim(), account)
+      await appendAudit(tx, {
+        name: 'link.sent',
+        outcome: account ? 'success' : 'failure',
+        actor: { type: 'anonymous' },
+        accountId: account?.id,
+        organizationId: account?.organization.id ?? interaction.organizationId,
+        clientId: interaction.clientId,
+        origin,
+        details: { kind, identifierMac: secrets.mac('attempts', `identifier:${email}`) },
       })
-      return { step: 'sent' }
-    },
+    })
+    return { step: 'sent' }
+  }
+
+  return {
+    request: (interaction, input, visitor) => noSoonerThan(parts.evenAnswerMs, () => ask(interaction, input, visitor)),
 
     async follow(interaction, token, visitor) {
       const link = await links.look(kind, token)

@@ -8,6 +8,7 @@ import { isPasswordShaped, normalizePassword, type Passwords } from '../../crede
 import { clearFailures, recordFailure, type Throttle } from '../../credentials/throttle.ts'
 import type { Secrets } from '../../crypto/secrets.ts'
 import { runIn, type Tx } from '../../db/database.ts'
+import { noSoonerThan } from '../even.ts'
 import type { Login, LoginInteraction, Outcome, Standing, Visitor } from '../login.ts'
 
 export interface PasswordMethod {
@@ -25,6 +26,7 @@ interface Parts {
   readonly secrets: Secrets
   readonly notices: Notices
   readonly login: Login
+  readonly evenAnswerMs: number
 }
 
 export function createPasswordMethod(parts: Parts): PasswordMethod {
@@ -39,52 +41,63 @@ export function createPasswordMethod(parts: Parts): PasswordMethod {
     if (account && disabledNow) await notices.send(tx, account, 'sign_in_disabled', origin)
   }
 
-  return {
-    async submit(interaction, input, visitor) {
-      const { origin } = visitor
-      const email = normalizeEmail(input.email)
-      const account = await accounts.findForSignIn(email)
-      const taken = await throttle.take({
-        purpose: 'password',
-        identifier: email,
-        ip: origin.ip,
-        deviceHash: visitor.deviceHash,
-        accountId: account?.id,
-      })
-      const identifierMac = secrets.mac('attempts', `identifier:${email}`)
-      if (!taken.ok) {
-        await login.fail(interaction, { reason: 'throttled', attempts: taken.attempts, identifierMac }, origin)
-        return { step: 'throttled', retryAfterSeconds: taken.retryAfterSeconds }
-      }
-      const check = await passwords.check(
-        isPasswordShaped(normalizePassword(input.password)) ? input.password : '',
-        account && mayUsePassword(account) ? account.passwordHash : undefined,
-      )
-      if (!check.ok || !account) {
-        const failure = { reason: reasonOf(account), attempts: taken.attempts, account, identifierMac }
-        await login.fail(interaction, failure, origin, countFailure(account, origin))
-        return { step: 'refused', reason: 'mismatch' }
-      }
-      const standing: Standing = await login.standing(interaction)
-      const outcome = await login.prove(
-        interaction,
-        standing,
-        {
-          account,
-          factor: 'pwd',
-          failuresBefore: taken.attempts - 1,
-          async within(tx) {
-            if (check.rehash !== undefined) await storeRehash(tx, account, check.rehash, origin)
-            if (!(await holdPassword(tx, account))) return false
-            if (account.failingKinds.includes('password')) await clearFailures(tx, account.id, 'password')
-            return true
-          },
+  async function compare(
+    interaction: LoginInteraction,
+    input: { readonly email: string; readonly password: string },
+    visitor: Visitor,
+  ): Promise<Outcome> {
+    const { origin } = visitor
+    const email = normalizeEmail(input.email)
+    const account = await accounts.findForSignIn(email)
+    const taken = await throttle.take({
+      purpose: 'password',
+      identifier: email,
+      ip: origin.ip,
+      deviceHash: visitor.deviceHash,
+      accountId: account?.id,
+    })
+    const identifierMac = secrets.mac('attempts', `identifier:${email}`)
+    if (!taken.ok) {
+      await login.fail(interaction, { reason: 'throttled', attempts: taken.attempts, identifierMac }, origin)
+      return { step: 'throttled', retryAfterSeconds: taken.retryAfterSeconds }
+    }
+    const check = await passwords.check(
+      isPasswordShaped(normalizePassword(input.password)) ? input.password : '',
+      account && mayUsePassword(account) ? account.passwordHash : undefined,
+    )
+    if (!check.ok || !account) {
+      const failure = { reason: reasonOf(account), attempts: taken.attempts, account, identifierMac }
+      await login.fail(interaction, failure, origin, countFailure(account, origin))
+      return { step: 'refused', reason: 'mismatch' }
+    }
+    const standing: Standing = await login.standing(interaction)
+    const outcome = await login.prove(
+      interaction,
+      standing,
+      {
+        account,
+        factor: 'pwd',
+        failuresBefore: taken.attempts - 1,
+        async within(tx) {
+          if (check.rehash !== undefined) await storeRehash(tx, account, check.rehash, origin)
+          if (!(await holdPassword(tx, account))) return false
+          if (account.failingKinds.includes('password')) await clearFailures(tx, account.id, 'password')
+          return true
         },
-        visitor,
-      )
-      if (outcome.step !== 'refused') await throttle.settle(taken)
-      return outcome
-    },
+      },
+      visitor,
+    )
+    if (outcome.step !== 'refused') await throttle.settle(taken)
+    return outcome
+  }
+
+  return {
+    submit: (interaction, input, visitor) =>
+      noSoonerThan(
+        parts.evenAnswerMs,
+        () => compare(interaction, input, visitor),
+        ({ step }) => step === 'refused',
+      ),
   }
 }
 

@@ -45,6 +45,7 @@ import { mountProvider } from './oidc/mount.ts'
 import { createProtocolPages } from './oidc/pages.ts'
 import { createPayloadStore } from './oidc/store.ts'
 import { createOrganizations, createPolicies } from './organizations/organizations.ts'
+import { createDisowning } from './recovery/disown.ts'
 import { createRecovery } from './recovery/recovery.ts'
 import { addRecoveryRoutes } from './recovery/routes.ts'
 import { addAccountRoutes } from './self-service/routes.ts'
@@ -152,7 +153,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   })
   const invitations = createInvitations({ database, issuer, passwords, links, outbox, organizations })
   addInvitationRoutes(app, { issuer, invitations, secrets, views })
-  addRecoveryRoutes(app, { issuer, recovery, devices, secrets, views })
+  addRecoveryRoutes(app, { issuer, recovery, disowning: createDisowning({ database, links }), devices, secrets, views })
   const browserSessions = createBrowserSessions({ issuer, sessions, accounts })
   addAccountRoutes(app, {
     ...mailing,

@@ -1,13 +1,11 @@
-// Getting back into an account: a link to a new password, and the answer to "this was not me". A mailbox alone never
-// resets an account that has a second factor (ASVS 6.4.3, SP 800-63B-4 §4.2.2.2).
-import { z } from 'zod'
+// Getting back into an account by a link to a new password. A mailbox alone never resets an account that has a second
+// factor (ASVS 6.4.3, SP 800-63B-4 §4.2.2.2).
 import { type Accounts, isEmailShaped, normalizeEmail, type SignInAccount } from '../accounts/accounts.ts'
 import { appendAudit } from '../audit/audit.ts'
 import type { Origin } from '../audit/events.ts'
 import { spendBackupCode } from '../credentials/backup-codes.ts'
 import { forgetDevices } from '../credentials/devices.ts'
 import { factorResetState } from '../credentials/factor-reset.ts'
-import { disable } from '../credentials/failures.ts'
 import { linkSeconds, linkUrl, type MailLinks } from '../credentials/mail-links.ts'
 import type { Notices } from '../credentials/notices.ts'
 import { effectivePasswordRules, type PasswordProblem } from '../credentials/password-rules.ts'
@@ -50,10 +48,6 @@ export interface Recovery {
     input: { readonly password: string; readonly code: string },
     visitor: Visitor,
   ): Promise<ResetOutcome>
-  /** What happened, if a live "this was not me" link says so. Spends nothing. */
-  lookDisown(token: string): Promise<{ readonly notice: string } | undefined>
-  /** Ends every session and disables the password until a reset by mail. False when the link is spent or past its time. */
-  disown(token: string, origin: Origin): Promise<boolean>
 }
 
 interface Parts {
@@ -233,73 +227,7 @@ export function createRecovery(parts: Parts): Recovery {
         return { step: 'refused', reason: error.reason }
       }
     },
-
-    async lookDisown(token) {
-      const link = await links.look('not_me', token)
-      return link && { notice: String(link.payload['notice'] ?? '') }
-    },
-
-    disown: (token, origin) =>
-      transact(db, async (tx) => {
-        const link = await links.spend(tx, 'not_me', token)
-        if (link?.accountId === undefined) return false
-        const { accountId, organizationId } = link
-        const actor = { type: 'account' as const, id: accountId }
-        const { numUpdatedRows } = await tx
-          .updateTable('password_credentials')
-          .set({ must_change: true })
-          .where('account_id', '=', accountId)
-          .executeTakeFirst()
-        // Whoever it was may know the password, and would be the first to be asked for a new one. It works again once the
-        // owner sets another by mail.
-        if (numUpdatedRows > 0n) await disable(tx, accountId, 'password', { organizationId, origin })
-        await appendAudit(tx, {
-          name: 'account.disowned',
-          outcome: 'success',
-          actor,
-          accountId,
-          organizationId,
-          origin,
-          details: { notice: String(link.payload['notice'] ?? '').slice(0, 64) },
-        })
-        const restored = restorable.safeParse(link.payload['restore'])
-        if (restored.success && (await restoreAddress(tx, accountId, restored.data))) {
-          const details = {}
-          await appendAudit(tx, {
-            name: 'account.email_changed',
-            outcome: 'success',
-            actor,
-            accountId,
-            organizationId,
-            origin,
-            details,
-          })
-        }
-        await forgetDevices(tx, accountId)
-        await endAccess(tx, { accountId, organizationId, cause: 'disowned', actor, origin })
-        return true
-      }),
   }
-}
-
-const restorable = z.strictObject({ from: z.string(), to: z.string() })
-
-/**
- * Brings back the address that a change replaced, so that whoever made the change cannot reset the password by mail. Not
- * when the address was changed again since, or is somebody else's by now.
- */
-async function restoreAddress(tx: Tx, accountId: string, change: z.output<typeof restorable>): Promise<boolean> {
-  const before = normalizeEmail(change.from)
-  const { numUpdatedRows } = await tx
-    .updateTable('accounts')
-    .set((eb) => ({ email: change.from, email_normalized: before, updated_at: eb.fn<Date>('now') }))
-    .where('id', '=', accountId)
-    .where('email_normalized', '=', normalizeEmail(change.to))
-    .where(({ not, exists, selectFrom }) =>
-      not(exists(selectFrom('accounts as other').select('other.id').where('other.email_normalized', '=', before))),
-    )
-    .executeTakeFirst()
-  return numUpdatedRows === 1n
 }
 
 /** A password that the rules refuse says nothing about a code: its try is given back, and those before it stay (F62). */

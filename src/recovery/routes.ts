@@ -10,6 +10,7 @@ import { createLinkCookie } from '../http/link-cookie.ts'
 import { originOf } from '../http/origin.ts'
 import type { Views } from '../http/views.ts'
 import { newPasswordData, type PageError, refusalTexts, throttledText } from '../login/pages.ts'
+import type { Disowning } from './disown.ts'
 import type { Recovery } from './recovery.ts'
 
 const csrf = z.string().max(128)
@@ -25,13 +26,14 @@ const emptyForm = z.strictObject({ csrf })
 interface Parts {
   readonly issuer: string
   readonly recovery: Recovery
+  readonly disowning: Disowning
   readonly devices: DeviceCookie
   readonly secrets: Secrets
   readonly views: Views
 }
 
 export function addRecoveryRoutes(app: FastifyInstance, parts: Parts): void {
-  const { recovery, secrets, views } = parts
+  const { recovery, disowning, secrets, views } = parts
   const linkCookie = createLinkCookie(parts.issuer)
 
   const page = (request: FastifyRequest, reply: FastifyReply, name: string, title: string, data = {}) =>
@@ -91,7 +93,7 @@ export function addRecoveryRoutes(app: FastifyInstance, parts: Parts): void {
   app.get('/not-me', async (request, reply) => {
     const { token, sent } = linkCookie.receive(request, reply)
     if (sent) return reply
-    if (token === undefined || !(await recovery.lookDisown(token))) return dead(request, reply)
+    if (token === undefined || !(await disowning.look(token))) return dead(request, reply)
     return page(request, reply, 'not-me', 'Was this not you?', { csrf: csrfToken(secrets, token) })
   })
 
@@ -101,7 +103,7 @@ export function addRecoveryRoutes(app: FastifyInstance, parts: Parts): void {
     if (token === undefined) return dead(request, reply)
     assertCsrf(request, secrets, parts.issuer, token, form.csrf)
     linkCookie.clear(reply, '/not-me')
-    const done = await recovery.disown(token, originOf(request.raw))
+    const done = await disowning.disown(token, originOf(request.raw))
     return done ? page(request, reply, 'disowned', 'Everything is signed out') : dead(request, reply)
   })
 }

@@ -12,6 +12,7 @@ import type { Db, Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import { effectivePolicy, type Platform, policyBreaches, policySchema } from '../organizations/policy.ts'
 import { tightenSessions } from '../sessions/activity.ts'
+import { endAccess } from '../sessions/ending.ts'
 
 const slug = z
   .string()
@@ -325,6 +326,9 @@ async function applyAccount(
   if (input.totpSecret !== undefined && (await setTotp(tx, parts.secrets, id, input.totpSecret)))
     fields.push('totpSecret')
   if (fields.length === 0) return []
+  // Enabled again, the person signs in anew: nothing of before comes back (ASVS 7.4.2).
+  if (before && input.disabled && fields.includes('disabled'))
+    await endAccess(tx, { accountId: id, organizationId, cause: 'disabled', actor: { type: 'operator' }, origin: {} })
   const event = before
     ? operatorEvent({ name: 'account.updated' as const, accountId: id, organizationId, details: { changed: fields } })
     : operatorEvent({

@@ -54,6 +54,7 @@ const causes: Readonly<Record<string, string>> = {
   disowned: 'because you said “this was not me”',
   ended_by_owner: 'because you asked for it',
   address_proven: 'because the e-mail address was confirmed for the first time',
+  disabled: 'because the account was switched off',
   sign_out: 'because you signed out',
   signed_in_anew: 'because you signed in again in the same browser',
   idle: 'because it was not used for a while',

@@ -9,6 +9,7 @@ export type EndingCause =
   | 'password_changed'
   | 'factor_changed'
   | 'disowned'
+  | 'disabled'
   | 'ended_by_owner'
   | 'address_proven'
   /** The person signed out. */

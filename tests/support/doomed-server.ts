@@ -15,7 +15,8 @@ process.on('message', (message: { dieAt: number | null }) => {
 })
 
 /** What the server asks by itself every second or so: to be killed there would be by chance. */
-const background = /for update skip locked|from (?:mlpipes_auth\.|")signing_keys/
+const background =
+  /for update skip locked|(?:update|delete from) mlpipes_auth\.mail_outbox|from (?:mlpipes_auth\.|")signing_keys/
 const textOf = (statement: unknown) =>
   typeof statement === 'string' ? statement : String(Reflect.get(Object(statement), 'text'))
 

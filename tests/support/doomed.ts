@@ -31,19 +31,26 @@ export async function startDoomed(): Promise<Doomed> {
     return child
   }
   let child = await launch()
+  const revive = async () => {
+    if (child.exitCode === null && child.signalCode === null)
+      await new Promise<void>((resolve) => child.once('exit', () => resolve()))
+    child = await launch()
+  }
   return {
     issuer,
     database: home.database,
     async dieAt(statement) {
-      const set = told(child)
-      child.send({ dieAt: statement })
-      await set
+      // Housekeeping asks the database too, now and then: the process may be gone before it says that it heard.
+      const isAlive = await new Promise<boolean>((resolve) => {
+        told(child).then(
+          () => resolve(true),
+          () => resolve(false),
+        )
+        child.send({ dieAt: statement }, (error) => error && resolve(false))
+      })
+      if (!isAlive && statement === null) await revive()
     },
-    async revive() {
-      if (child.exitCode === null && child.signalCode === null)
-        await new Promise<void>((resolve) => child.once('exit', () => resolve()))
-      child = await launch()
-    },
+    revive,
     async close() {
       child.kill('SIGKILL')
       await home.close()

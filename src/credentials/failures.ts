@@ -1,7 +1,7 @@
 // Consecutive failures of an authenticator, and disabling it for them (SP 800-63B-4 §3.2.2). Unlike a throttle this
 // forgets nothing with time: only success or recovery ends it. How fast failures may come is throttle.ts's.
 import { appendAudit } from '../audit/audit.ts'
-import type { Actor, Origin } from '../audit/events.ts'
+import type { Actor, AuditEvent, Origin } from '../audit/events.ts'
 import { type Db, runIn, type Tx } from '../db/database.ts'
 
 export type AuthenticatorKind = 'password' | 'totp' | 'backup_code'
@@ -39,18 +39,25 @@ export async function recordFailure(
   if (!row) return { consecutive: maxConsecutiveFailures, disabledNow: false }
   const consecutive = Number(row['consecutive'])
   const disabledNow = row['disabled'] === true
-  if (disabledNow) {
-    await appendAudit(tx, {
-      name: 'authenticator.disabled',
-      outcome: 'success',
-      actor: { type: 'system' },
-      accountId,
-      organizationId: context.organizationId,
-      origin: context.origin,
-      details: { kind, failures: consecutive },
-    })
-  }
+  if (disabledNow) await appendAudit(tx, disabledEvent(accountId, kind, consecutive, context))
   return { consecutive, disabledNow }
+}
+
+function disabledEvent(
+  accountId: string | undefined,
+  kind: AuthenticatorKind,
+  failures: number,
+  { organizationId, origin }: FailureContext,
+): AuditEvent {
+  return {
+    name: 'authenticator.disabled',
+    outcome: 'success',
+    actor: { type: 'system' },
+    accountId,
+    organizationId,
+    origin,
+    details: { kind, failures },
+  }
 }
 
 const disableNow = `insert into mlpipes_auth.authenticator_failures as f (account_id, kind, disabled_at) values ($1, $2, now())
@@ -65,16 +72,7 @@ export async function disable(
   context: FailureContext,
 ): Promise<void> {
   const [row] = await runIn(tx, disableNow, [accountId, kind])
-  if (!row) return
-  await appendAudit(tx, {
-    name: 'authenticator.disabled',
-    outcome: 'success',
-    actor: { type: 'system' },
-    accountId,
-    organizationId: context.organizationId,
-    origin: context.origin,
-    details: { kind, failures: Number(row['consecutive']) },
-  })
+  if (row) await appendAudit(tx, disabledEvent(accountId, kind, Number(row['consecutive']), context))
 }
 
 /** Success ends the row of failures (SP 800-63B-4 §3.2.2). Enables nothing that is disabled. */

@@ -5,6 +5,7 @@ import type { Secrets } from '../crypto/secrets.ts'
 import { assertCsrf, csrfToken } from '../http/csrf.ts'
 import { parseForm, personName } from '../http/forms.ts'
 import { createLinkCookie } from '../http/link-cookie.ts'
+import { createLinkPages } from '../http/link-pages.ts'
 import { originOf } from '../http/origin.ts'
 import type { Views } from '../http/views.ts'
 import { nameMissing, newPasswordData, type PageError } from '../login/pages.ts'
@@ -26,13 +27,8 @@ interface Parts {
 export function addInvitationRoutes(app: FastifyInstance, { issuer, invitations, secrets, views }: Parts): void {
   const linkCookie = createLinkCookie(issuer)
 
-  const page = (request: FastifyRequest, reply: FastifyReply, name: string, title: string, data = {}) =>
-    reply
-      .header('cache-control', 'no-store')
-      .type('text/html; charset=utf-8')
-      .send(views.render(name, { title, ...data }, request.id))
-  const dead = (request: FastifyRequest, reply: FastifyReply) =>
-    page(request, reply.code(410), 'recovery/dead-link', 'This link no longer works')
+  const { show, dead } = createLinkPages(views)
+
   const acceptPage = (
     request: FastifyRequest,
     reply: FastifyReply,
@@ -42,7 +38,7 @@ export function addInvitationRoutes(app: FastifyInstance, { issuer, invitations,
     problems: Parameters<typeof newPasswordData>[1],
     error?: PageError,
   ) =>
-    page(request, reply, 'invitations/accept', `Join ${invitation.organization.name}`, {
+    show(request, reply, 'invitations/accept', `Join ${invitation.organization.name}`, {
       csrf: csrfToken(secrets, token),
       email: invitation.email,
       organizationName: invitation.organization.name,
@@ -72,7 +68,7 @@ export function addInvitationRoutes(app: FastifyInstance, { issuer, invitations,
     const outcome = await invitations.accept(token, form, originOf(request.raw))
     if (outcome.ok) {
       linkCookie.clear(reply, '/invite')
-      return page(request, reply, 'invitations/accepted', 'Welcome', {
+      return show(request, reply, 'invitations/accepted', 'Welcome', {
         organizationName: invitation.organization.name,
       })
     }

@@ -7,6 +7,7 @@ import type { Secrets } from '../crypto/secrets.ts'
 import { assertCsrf, csrfToken } from '../http/csrf.ts'
 import { parseForm } from '../http/forms.ts'
 import { createLinkCookie } from '../http/link-cookie.ts'
+import { createLinkPages } from '../http/link-pages.ts'
 import { originOf } from '../http/origin.ts'
 import type { Views } from '../http/views.ts'
 import { newPasswordData, type PageError, refusalTexts, throttledText } from '../login/pages.ts'
@@ -36,13 +37,7 @@ export function addRecoveryRoutes(app: FastifyInstance, parts: Parts): void {
   const { recovery, disowning, secrets, views } = parts
   const linkCookie = createLinkCookie(parts.issuer)
 
-  const page = (request: FastifyRequest, reply: FastifyReply, name: string, title: string, data = {}) =>
-    reply
-      .header('cache-control', 'no-store')
-      .type('text/html; charset=utf-8')
-      .send(views.render(`recovery/${name}`, { title, ...data }, request.id))
-  const dead = (request: FastifyRequest, reply: FastifyReply) =>
-    page(request, reply.code(410), 'dead-link', 'This link no longer works')
+  const { show, dead } = createLinkPages(views)
 
   const recoverPage = (
     request: FastifyRequest,
@@ -52,7 +47,7 @@ export function addRecoveryRoutes(app: FastifyInstance, parts: Parts): void {
     problems: Parameters<typeof newPasswordData>[1],
     error?: PageError,
   ) =>
-    page(request, reply, 'recover', 'Choose a new password', {
+    show(request, reply, 'recovery/recover', 'Choose a new password', {
       csrf: csrfToken(secrets, token),
       email: account.email,
       needsCode: account.totpIds.length > 0,
@@ -76,7 +71,7 @@ export function addRecoveryRoutes(app: FastifyInstance, parts: Parts): void {
     const outcome = await recovery.reset(token, form, visitor)
     if (outcome.step === 'done') {
       linkCookie.clear(reply, '/recover')
-      return page(request, reply, 'recovered', 'Your password is changed')
+      return show(request, reply, 'recovery/recovered', 'Your password is changed')
     }
     const account = await recovery.look(token)
     if (!account || (outcome.step === 'refused' && outcome.reason === 'link_dead')) return dead(request, reply)
@@ -94,7 +89,7 @@ export function addRecoveryRoutes(app: FastifyInstance, parts: Parts): void {
     const { token, sent } = linkCookie.receive(request, reply)
     if (sent) return reply
     if (token === undefined || !(await disowning.look(token))) return dead(request, reply)
-    return page(request, reply, 'not-me', 'Was this not you?', { csrf: csrfToken(secrets, token) })
+    return show(request, reply, 'recovery/not-me', 'Was this not you?', { csrf: csrfToken(secrets, token) })
   })
 
   app.post('/not-me', async (request, reply) => {
@@ -104,6 +99,6 @@ export function addRecoveryRoutes(app: FastifyInstance, parts: Parts): void {
     assertCsrf(request, secrets, parts.issuer, token, form.csrf)
     linkCookie.clear(reply, '/not-me')
     const done = await disowning.disown(token, originOf(request.raw))
-    return done ? page(request, reply, 'disowned', 'Everything is signed out') : dead(request, reply)
+    return done ? show(request, reply, 'recovery/disowned', 'Everything is signed out') : dead(request, reply)
   })
 }

@@ -157,13 +157,13 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
       ClientCredentials: clientCredentialsSeconds,
       Interaction: interactionSeconds,
       IdToken: 3_600,
-      AccessToken: (context) => accountOf(context)?.policy?.tokens.accessTokenTtl ?? 900,
+      AccessToken: (context) => accountOf(context)?.policy.tokens.accessTokenTtl ?? 900,
       RefreshToken: (context, token) => {
-        const cap = accountOf(context)?.policy?.tokens.refreshTokenTtl ?? 7_776_000
+        const cap = accountOf(context)?.policy.tokens.refreshTokenTtl ?? 7_776_000
         const ageSeconds = token.iiat === undefined ? 0 : Math.floor(Date.now() / 1000) - token.iiat
         return Math.max(1, cap - ageSeconds)
       },
-      Grant: (context) => accountOf(context)?.policy?.tokens.refreshTokenTtl ?? 7_776_000,
+      Grant: (context) => accountOf(context)?.policy.tokens.refreshTokenTtl ?? 7_776_000,
       // Both limits of a session are columns of ours; this is only the provider's own idea of it.
       Session: 86_400,
     },

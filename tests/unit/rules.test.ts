@@ -2,7 +2,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { normalizeEmail } from '../../src/accounts/accounts.ts'
-import { isRedirectUri } from '../../src/clients/clients.ts'
+import { isClientId, isRedirectUri } from '../../src/clients/clients.ts'
 import { createSecrets } from '../../src/crypto/secrets.ts'
 import { effectivePolicy, type Platform, policySchema } from '../../src/organizations/policy.ts'
 
@@ -72,6 +72,14 @@ describe('isRedirectUri', () => {
     'x',
     '',
   ])('refuses %s', (uri) => expect(isRedirectUri(uri)).toBe(false))
+})
+
+describe('isClientId', () => {
+  it.each(['ehr', 'demo-ehr', 'a'.repeat(128)])('takes %s', (id) => expect(isClientId(id)).toBe(true))
+  // One that looks like a subject, the client of our own pages, a NUL, one character too many.
+  it.each(['acc_x', 'mlpipes-account', 'a\0', 'a'.repeat(129), ''])('refuses %j', (id) =>
+    expect(isClientId(id)).toBe(false),
+  )
 })
 
 describe('secrets', () => {

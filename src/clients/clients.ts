@@ -47,8 +47,8 @@ const printable = z
   .string()
   .refine((text) => !/[\p{Cc}\p{Bidi_Control}]/u.test(text), 'must not contain control or bidirectional characters')
 
-// A client id never looks like an account's subject (RFC 9700 §4.15), nor like a client of our own.
-const clientIdPattern = /^(?!acc_|mlpipes-)[A-Za-z0-9._~-]{1,128}$/
+// A client id never looks like an account's subject (RFC 9700 §4.15), nor is it that of our own pages.
+const clientIdPattern = /^(?!acc_|mlpipes-account$)[A-Za-z0-9._~-]{1,128}$/
 
 export function isClientId(text: string): boolean {
   return clientIdPattern.test(text)
@@ -59,7 +59,10 @@ export const clientSchema = z
   .strictObject({
     client_id: z
       .string()
-      .regex(clientIdPattern, 'must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ - and not start with acc_ or mlpipes-'),
+      .regex(
+        clientIdPattern,
+        'must be 1 to 128 characters of A-Z a-z 0-9 . _ ~ - not starting with acc_, and not mlpipes-account',
+      ),
     client_secret: z
       .string()
       .min(8, 'must be at least 8 characters')

@@ -6,6 +6,9 @@ const attempts = z.number().int().nonnegative()
 const scope = z.string().max(1024)
 const grantType = z.string().max(64)
 const changed = z.array(z.string().max(64)).max(64)
+const roles = z.array(z.string().max(64)).max(64)
+const permissions = z.array(z.string().max(64)).max(64)
+const id = z.string().max(64)
 
 export const auditEvents = {
   'login.succeeded': z.strictObject({ amr: z.array(reason), acr: z.string().max(64), failuresBefore: attempts }),
@@ -48,12 +51,47 @@ export const auditEvents = {
   'client_authentication.failed': z.strictObject({ error: reason, detail: z.string().max(200) }),
   'organization.created': z.strictObject({ slug: z.string().max(64) }),
   'organization.updated': z.strictObject({ slug: z.string().max(64), changed }),
+  'organization.closed': z.strictObject({ slug: z.string().max(64) }),
+  'organization.reopened': z.strictObject({ slug: z.string().max(64) }),
+  'policy.updated': z.strictObject({ stricter: changed, looser: changed }),
+  'domain.added': z.strictObject({ domain: z.string().max(253) }),
+  'domain.verified': z.strictObject({ domain: z.string().max(253) }),
+  'domain.removed': z.strictObject({ domain: z.string().max(253) }),
+  'role.created': z.strictObject({ role: id, permissions }),
+  'role.updated': z.strictObject({ role: id, changed, permissions }),
+  'role.deleted': z.strictObject({ role: id }),
+  'membership.created': z.strictObject({ roles }),
+  'membership.updated': z.strictObject({ roles, rolesBefore: roles }),
+  'membership.ended': z.strictObject({ roles }),
+  'invitation.withdrawn': z.strictObject({}),
+  'account.disabled': z.strictObject({}),
+  'account.enabled': z.strictObject({}),
+  'password.change_required': z.strictObject({}),
+  'factor.reset': z.strictObject({ untilSeconds: z.number().int() }),
   'account.created': z.strictObject({ roles: z.array(z.string().max(64)) }),
   'account.updated': z.strictObject({ changed }),
   'password.changed': z.strictObject({ by: z.enum(['self', 'administrator', 'operator', 'reset']) }),
   'password.rehashed': z.strictObject({}),
   'client.created': z.strictObject({ introspection: reason, firstParty: z.boolean() }),
   'client.updated': z.strictObject({ changed }),
+  'client.disabled': z.strictObject({}),
+  'client.enabled': z.strictObject({}),
+  'client.deleted': z.strictObject({}),
+  'client.secret_replaced': z.strictObject({}),
+  'webhook.created': z.strictObject({ webhookId: id, events: z.array(id).max(64) }),
+  'webhook.updated': z.strictObject({ webhookId: id, changed }),
+  'webhook.deleted': z.strictObject({ webhookId: id }),
+  'delivery.succeeded': z.strictObject({ deliveryId: id, kind: reason, attempts }),
+  'delivery.failed': z.strictObject({ deliveryId: id, kind: reason, attempts, error: reason }),
+  /** The plan's ADMIN_ACCESS_DENIED. */
+  'admin.access_denied': z.strictObject({
+    operation: id,
+    permission: id.optional(),
+    reason,
+    target: z.string().max(128).optional(),
+  }),
+  'audit.read': z.strictObject({ filter: z.record(id, z.string().max(256)), count: attempts }),
+  'audit.exported': z.strictObject({ filter: z.record(id, z.string().max(256)), count: attempts }),
   'keys.created': z.strictObject({ kid: z.string().max(64), alg: reason, promoteAt: z.string().max(40) }),
   'keys.retired': z.strictObject({ kid: z.string().max(64) }),
 } as const

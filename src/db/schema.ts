@@ -15,6 +15,7 @@ export interface Schema {
     created_at: GeneratedTimestamp
     updated_at: GeneratedTimestamp
     closed_at: TimestampOrNull
+    version: GeneratedAlways<number>
   }
   accounts: {
     id: string
@@ -28,6 +29,7 @@ export interface Schema {
     updated_at: GeneratedTimestamp
     disabled_at: TimestampOrNull
     factor_reset_until: TimestampOrNull
+    version: GeneratedAlways<number>
   }
   memberships: {
     account_id: string
@@ -36,6 +38,7 @@ export interface Schema {
     roles: string[]
     created_at: GeneratedTimestamp
     updated_at: GeneratedTimestamp
+    version: GeneratedAlways<number>
   }
   password_credentials: {
     account_id: string
@@ -67,6 +70,7 @@ export interface Schema {
     expires_at: Timestamp
     totp_id: string | null
     codes_pending: Generated<boolean>
+    organization_id: string | null
   }
   mail_outbox: {
     id: GeneratedAlways<string>
@@ -128,6 +132,8 @@ export interface Schema {
     created_at: GeneratedTimestamp
     updated_at: GeneratedTimestamp
     disabled_at: TimestampOrNull
+    version: GeneratedAlways<number>
+    permissions: Generated<string[]>
   }
   consents: { account_id: string; client_id: string; scopes: string[]; granted_at: GeneratedTimestamp }
   oidc_payloads: {
@@ -140,6 +146,7 @@ export interface Schema {
     consumed_at: TimestampOrNull
     created_at: GeneratedTimestamp
     expires_at: TimestampOrNull
+    organization_id: string | null
   }
   sessions: {
     uid: string
@@ -156,6 +163,62 @@ export interface Schema {
     absolute_expires_at: Timestamp
     ended_at: TimestampOrNull
     end_reason: string | null
+  }
+  session_organizations: { session_uid: string; organization_id: string }
+  organization_roles: {
+    organization_id: string
+    name: string
+    description: Generated<string>
+    permissions: Generated<string[]>
+    version: GeneratedAlways<number>
+    created_at: GeneratedTimestamp
+    updated_at: GeneratedTimestamp
+  }
+  organization_domains: {
+    id: string
+    organization_id: string
+    domain: string
+    challenge: string
+    verified_at: TimestampOrNull
+    created_at: GeneratedTimestamp
+  }
+  webhooks: {
+    id: string
+    organization_id: string
+    url: string
+    events: string[]
+    sealed_secret: string
+    version: GeneratedAlways<number>
+    created_at: GeneratedTimestamp
+    updated_at: GeneratedTimestamp
+    disabled_at: TimestampOrNull
+  }
+  deliveries: {
+    id: GeneratedAlways<string>
+    delivery_id: string
+    kind: string
+    organization_id: string
+    client_id: string | null
+    webhook_id: string | null
+    account_id: string | null
+    session_uid: string | null
+    sid: string | null
+    body: Json
+    attempts: Generated<number>
+    next_attempt_at: GeneratedTimestamp
+    delivered_at: TimestampOrNull
+    failed_at: TimestampOrNull
+    last_error: string | null
+    created_at: GeneratedTimestamp
+  }
+  idempotency_keys: {
+    key_hash: string
+    organization_id: string | null
+    request_hash: string
+    status: number | null
+    sealed_answer: string | null
+    created_at: GeneratedTimestamp
+    expires_at: Timestamp
   }
   audit_events: {
     id: GeneratedAlways<string>

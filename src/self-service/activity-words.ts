@@ -59,6 +59,13 @@ const causes: Readonly<Record<string, string>> = {
   signed_in_anew: 'because you signed in again in the same browser',
   idle: 'because it was not used for a while',
   absolute: 'because it had lasted as long as a session may',
+  ended_by_administrator: 'because an administrator ended it',
+  max_concurrent: 'because you signed in somewhere else and only so many sessions are allowed',
+  network: 'because it came from a network that is not allowed any more',
+  organization_closed: 'because the organisation was closed',
+  membership_ended: 'because you do not belong to the organisation any more',
+  client_disabled: 'because the app was switched off',
+  consent_withdrawn: 'because you removed the access of an app',
 }
 const failures: Readonly<Record<string, string>> = {
   mismatch: 'the password was not right',
@@ -152,6 +159,18 @@ const sentences: Readonly<Partial<Record<AuditEventName, Words>>> = {
       : details('by') === 'reset'
         ? 'Your password was reset with a link from a mail.'
         : 'Your password was set by an administrator.',
+  'password.change_required': () => 'A new password was asked of you for the next sign-in.',
+  'factor.reset': () => 'Your second factor was reset, so that you can set up a new one.',
+  'account.disabled': () => 'Your account was switched off.',
+  'account.enabled': () => 'Your account was switched on again.',
+  'membership.created': () => 'You were given a place in an organisation.',
+  'membership.updated': () => 'Your roles in an organisation were changed.',
+  'membership.ended': () => 'Your place in an organisation was taken away.',
+  'delivery.succeeded': (_, entry) => `${capital(anApp(entry))} was told that you are signed out.`,
+  'delivery.failed': (_, entry) => `${capital(anApp(entry))} could not be told that you are signed out.`,
+  'admin.access_denied': () => 'You were refused something that only administrators may do.',
+  'audit.read': () => 'You read the audit log.',
+  'audit.exported': () => 'You exported the audit log.',
   'password.rehashed': () => 'Your password is now kept in a stronger form. It did not change.',
 }
 

@@ -16,6 +16,16 @@ export type EndingCause =
   | 'sign_out'
   /** The same browser signed in anew. */
   | 'signed_in_anew'
+  /** Nobody did anything in it for as long as the policy allows, or it lasted as long as it may. */
+  | 'idle'
+  | 'absolute'
+  /** More sessions at once than the policy allows: the oldest made room. */
+  | 'max_concurrent'
+  | 'ended_by_administrator'
+  | 'organization_closed'
+  | 'membership_ended'
+  | 'client_disabled'
+  | 'consent_withdrawn'
 
 export interface Ending {
   readonly accountId: string

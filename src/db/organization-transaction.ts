@@ -1,0 +1,13 @@
+// Transactions in the name of one organisation: row-level security shows them that organisation's rows and no others,
+// whatever a statement forgets to say (migration 0004).
+import { sql } from 'kysely'
+import type { Db, Tx } from './database.ts'
+import { transact } from './transaction.ts'
+
+/** Runs `work` in a transaction that sees and writes rows of this organisation only. Retried like `transact`. */
+export function transactFor<T>(db: Db, organizationId: string, work: (tx: Tx) => Promise<T>): Promise<T> {
+  return transact(db, async (tx) => {
+    await sql`select set_config('mlpipes_auth.organization', ${organizationId}, true)`.execute(tx)
+    return work(tx)
+  })
+}

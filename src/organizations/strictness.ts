@@ -111,7 +111,7 @@ const fewerMethods: Strictness<Policy['loginMethods']> = {
   stricter: (a, b) => allMethods.filter((method) => a.includes(method) && b.includes(method)),
 }
 const smallerNetworks: Strictness<readonly string[] | null> = {
-  stricterIs: 'fewer addresses; null is anywhere, an empty list is nowhere',
+  stricterIs: 'fewer addresses',
   bound: '',
   isAtLeastAsStrict: (a, b) => b === null || (a !== null && canonicalRanges(a).join() === commonRanges(a, b).join()),
   stricter(a, b) {
@@ -147,7 +147,7 @@ export const policyTable: { readonly [K in FieldName]: FieldRule<PolicyFields[K]
     ...lower,
     floors: [hipaaFloor(86_400)],
     actsOn: 'ends a session so many seconds after sign-in, whatever its activity',
-    hipaa: '164.312(a)(2)(iii) (addressable), as above',
+    hipaa: '164.312(a)(2)(iii) (addressable): automatic logoff; the rule names no figure',
     nist: 'SP 800-63B-4: an overall limit shall exist; AAL2 should be ≤ 86,400 s, AAL3 shall be ≤ 43,200 s, AAL1 ≤ 30 days',
   },
   // Neither way lets a session outlive its idle limit, because what is written down is never later than the activity.
@@ -241,7 +241,7 @@ export const policyTable: { readonly [K in FieldName]: FieldRule<PolicyFields[K]
     floors: [],
     actsOn: 'seconds that a refresh token and its grant live, at most; the cap of `offline_access`',
     hipaa: '164.308(a)(3)(ii)(C) (addressable): access ends when employment does',
-    nist: 'SP 800-63B-4 §5.2, as above. ONC (g)(10) asks for ≥ 3 months where patients use apps',
+    nist: 'SP 800-63B-4 §5.2: sessions of provider and application are independent. ONC (g)(10) asks for ≥ 3 months where patients use apps',
   },
   'network.allowedCidrs': {
     ...smallerNetworks,

@@ -2,12 +2,12 @@
 // Nothing depends on it for safety: expiry is enforced at every read.
 import type { FastifyBaseLogger } from 'fastify'
 import { sql } from 'kysely'
-import { appendAudit } from './audit/audit.ts'
 import type { MailLinks } from './credentials/mail-links.ts'
 import { sweepAttempts } from './credentials/throttle.ts'
 import { cleanTotpSetups } from './credentials/totp.ts'
 import type { Database, Db } from './db/database.ts'
 import { transact } from './db/transaction.ts'
+import type { Deliveries } from './deliveries/deliveries.ts'
 import { cleanFlows } from './login/store.ts'
 import type { Outbox } from './mail/outbox.ts'
 import type { Keys } from './oidc/keys.ts'
@@ -15,9 +15,12 @@ import type { PayloadStore } from './oidc/store.ts'
 import type { Policies } from './organizations/organizations.ts'
 import type { PolicyInput } from './organizations/policy.ts'
 import { tightenSessions } from './sessions/activity.ts'
-import type { Sessions } from './sessions/sessions.ts'
+import { finishClosings } from './sessions/closing.ts'
+import { endExpiredSessions } from './sessions/expiry.ts'
 
 const roundMs = 30_000
+/** What nobody comes back to is over at every read; its apps hear of it within this time. */
+const endingMs = 2_000
 const batchSize = 1_000
 const maxBatchesPerRound = 50
 
@@ -25,21 +28,39 @@ interface Parts {
   readonly database: Database
   readonly policies: Policies
   readonly payloads: PayloadStore
-  readonly sessions: Sessions
   readonly keys: Keys
   readonly links: MailLinks
   readonly outbox: Outbox
+  readonly deliveries: Pick<Deliveries, 'clean'>
   readonly logger: FastifyBaseLogger
 }
 
 export function startJanitor(parts: Parts): { stop(): Promise<void> } {
-  let running: Promise<void> = Promise.resolve()
-  const round = () => {
-    running = sweep(parts).catch((error: unknown) =>
-      parts.logger.warn({ err: error }, 'housekeeping failed; it will be tried again'),
-    )
+  let isStopping = false
+  const goesOn = () => !isStopping
+  const jobs = [
+    every(roundMs, () => sweep(parts, goesOn), parts.logger),
+    every(endingMs, () => endWhatIsOver(parts, goesOn), parts.logger),
+  ]
+  return {
+    async stop() {
+      isStopping = true
+      await Promise.all(jobs.map((job) => job.stop()))
+    },
   }
-  const timer = setInterval(round, roundMs)
+}
+
+/** Does a job again and again, never beside itself. */
+function every(ms: number, job: () => Promise<void>, logger: FastifyBaseLogger): { stop(): Promise<void> } {
+  let running: Promise<void> | undefined
+  const round = () => {
+    running ??= job()
+      .catch((error: unknown) => logger.warn({ err: error }, 'housekeeping failed; it will be tried again'))
+      .finally(() => {
+        running = undefined
+      })
+  }
+  const timer = setInterval(round, ms)
   timer.unref()
   return {
     async stop() {
@@ -49,17 +70,24 @@ export function startJanitor(parts: Parts): { stop(): Promise<void> } {
   }
 }
 
+async function endWhatIsOver({ database }: Parts, goesOn: () => boolean): Promise<void> {
+  await endExpiredSessions(database, goesOn)
+  await finishClosings(database)
+}
+
 /** One round of housekeeping. Safe on every replica at once: rows are taken with SKIP LOCKED. */
-export async function sweep({ database, policies, payloads, sessions, keys, links, outbox }: Parts): Promise<void> {
+export async function sweep(parts: Parts, goesOn: () => boolean = () => true): Promise<void> {
+  const { database, policies, payloads, keys, links, outbox, deliveries } = parts
   const db = database.kysely
   await sql`select mlpipes_auth.ensure_audit_partitions()`.execute(db)
   await holdToPolicies(db, policies)
-  await endExpiredSessions(db, sessions)
+  await endWhatIsOver(parts, goesOn)
   for (let batch = 0; batch < maxBatchesPerRound; batch += 1) if ((await payloads.clean(batchSize)) < batchSize) break
   await cleanFlows(db, batchSize)
   await sweepAttempts(database, batchSize)
   await links.clean(batchSize)
   await outbox.clean(batchSize)
+  await deliveries.clean(batchSize)
   await cleanTotpSetups(database, batchSize)
   await keys.purge()
 }
@@ -69,30 +97,4 @@ async function holdToPolicies(db: Db, policies: Policies): Promise<void> {
   const rows = await db.selectFrom('organizations').select(['id', 'policy']).where('closed_at', 'is', null).execute()
   const current = rows.map(({ id, policy }) => ({ id, policy: policies(policy as PolicyInput) }))
   await transact(db, (tx) => tightenSessions(tx, current))
-}
-
-async function endExpiredSessions(db: Db, sessions: Sessions): Promise<void> {
-  for (let batch = 0; batch < maxBatchesPerRound; batch += 1) {
-    const ended = await transact(db, async (tx) => {
-      const rows = await sessions.sweep(tx, batchSize)
-      const signedIn = rows.filter((row) => row.accountId !== undefined)
-      if (signedIn.length > 0) {
-        await appendAudit(
-          tx,
-          ...signedIn.map((row) => ({
-            name: 'session.expired' as const,
-            outcome: 'success' as const,
-            actor: { type: 'system' as const },
-            accountId: row.accountId,
-            organizationId: row.organizationId,
-            sessionUid: row.uid,
-            origin: {},
-            details: { reason: row.reason },
-          })),
-        )
-      }
-      return rows.length
-    })
-    if (ended < batchSize) return
-  }
 }

@@ -18,7 +18,9 @@ import { createSecrets } from './crypto/secrets.ts'
 import type { Database } from './db/database.ts'
 import { migrationState } from './db/migrate.ts'
 import { transact } from './db/transaction.ts'
+import { createDeliveries } from './deliveries/deliveries.ts'
 import { createApp, type Route } from './http/app.ts'
+import { createOutbound } from './http/outbound.ts'
 import { createViews } from './http/views.ts'
 import { createInvitations } from './invitations/invitations.ts'
 import { addInvitationRoutes } from './invitations/routes.ts'
@@ -120,7 +122,9 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const recovery = createRecovery({ ...mailing, passwordChange, notices, now })
   const devices = createDeviceCookie(issuer)
   const interactions = createInteractions({ provider: live.current, db, consents })
-  const janitor = startJanitor({ database, policies, payloads, sessions, keys, links, outbox, logger })
+  const outbound = createOutbound({ allowLoopback: !config.production })
+  const deliveries = createDeliveries({ database, secrets, keys, issuer, outbound, logger, now })
+  const janitor = startJanitor({ database, policies, payloads, keys, links, outbox, deliveries, logger })
 
   const { app, routes } = await createApp({ issuer, trustedProxies: config.trustedProxies, logger, views })
   let isReady = true
@@ -194,6 +198,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   // Last, so that a start that fails leaves nobody working on the caller's database.
   const mailViews = createMailViews({ issuer, cache: config.production || config.test })
   const worker = startMailWorker({ outbox, transport, render: mailViews.render, from: config.mailFrom, logger })
+  const deliveryWorker = deliveries.start()
   return {
     app,
     routes,
@@ -204,6 +209,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
       live.stop()
       await janitor.stop()
       await worker.stop()
+      await deliveryWorker.stop()
       transport.close()
       // A connection that was busy when closing began becomes idle later, and would be waited for until it times out.
       const idle = setInterval(() => app.server.closeIdleConnections(), idleSweepMs)

@@ -10,6 +10,7 @@ import { totpSealContext } from '../credentials/totp.ts'
 import { randomId, type Secrets } from '../crypto/secrets.ts'
 import type { Db, Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
+import { enqueueForMemberships } from '../deliveries/webhooks.ts'
 import { effectivePolicy, type Platform, policyBreaches, policySchema } from '../organizations/policy.ts'
 import { tightenSessions } from '../sessions/activity.ts'
 import { endAccess } from '../sessions/ending.ts'
@@ -329,6 +330,8 @@ async function applyAccount(
   // Enabled again, the person signs in anew: nothing of before comes back (ASVS 7.4.2).
   if (before && input.disabled && fields.includes('disabled'))
     await endAccess(tx, { accountId: id, organizationId, cause: 'disabled', actor: { type: 'operator' }, origin: {} })
+  if (before && !input.disabled && fields.includes('disabled'))
+    await enqueueForMemberships(tx, { type: 'account.enabled', data: { accountId: id } })
   const event = before
     ? operatorEvent({ name: 'account.updated' as const, accountId: id, organizationId, details: { changed: fields } })
     : operatorEvent({

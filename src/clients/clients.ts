@@ -2,6 +2,7 @@
 import { z } from 'zod'
 import { coalesce } from '../db/coalesce.ts'
 import type { Database, Row } from '../db/database.ts'
+import { endingCauses } from '../sessions/causes.ts'
 
 /** Every scope this server knows. */
 export const supportedScopes = [
@@ -88,6 +89,10 @@ export const clientSchema = z
     first_party: z.boolean().default(false),
     /** Whether its introspection of a person's token counts as that person's activity. */
     session_activity: z.boolean().default(true),
+    backchannel_logout_uri: redirectUri.optional(),
+    backchannel_logout_session_required: z.boolean().default(false),
+    /** Which endings it wants to hear of; all, without it. */
+    backchannel_logout_causes: z.array(z.enum(endingCauses)).max(endingCauses.length).optional(),
     profile: z.enum(['standard', 'oidc-certification']).default('standard'),
   })
   .superRefine((client, context) => {
@@ -104,6 +109,11 @@ export const clientSchema = z
     }
     if (client.token_endpoint_auth_method === 'none' && client.grant_types.includes('client_credentials')) {
       problem('grant_types', 'client_credentials needs a client that authenticates')
+    }
+    if (client.backchannel_logout_uri === undefined) {
+      const needs = 'needs a backchannel_logout_uri'
+      if (client.backchannel_logout_session_required) problem('backchannel_logout_session_required', needs)
+      if (client.backchannel_logout_causes) problem('backchannel_logout_causes', needs)
     }
     if (client.token_endpoint_auth_method === 'none' && client.introspection !== 'none') {
       problem('introspection', 'needs a client that authenticates')
@@ -128,6 +138,17 @@ export function clientMetadata(client: ClientInput): Record<string, unknown> {
       ? { id_token_signed_response_alg: client.id_token_signed_response_alg }
       : {}),
     ...(client.jwks ? { jwks: client.jwks } : {}),
+    ...logoutMetadata(client),
+  }
+}
+
+function logoutMetadata(client: ClientInput): Record<string, unknown> {
+  const { backchannel_logout_uri: uri, backchannel_logout_causes: causes } = client
+  if (uri === undefined) return {}
+  return {
+    backchannel_logout_uri: uri,
+    backchannel_logout_session_required: client.backchannel_logout_session_required,
+    ...(causes ? { backchannel_logout_causes: causes } : {}),
   }
 }
 

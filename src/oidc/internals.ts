@@ -45,3 +45,11 @@ export function reportSatisfiedAcr(provider: Provider): void {
     },
   })
 }
+
+/**
+ * The provider would call each client's logout endpoint while the person waits at the sign-out page, once, and forget it.
+ * Our outbox does it for every ending, with retries; this one says in discovery that it is done, and does nothing.
+ */
+export function leaveLogoutToTheOutbox(provider: Provider): void {
+  Object.defineProperty(provider.Client.prototype, 'backchannelLogout', { value: async () => undefined })
+}

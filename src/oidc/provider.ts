@@ -17,7 +17,13 @@ import { sessionCookieName } from './browser-session.ts'
 import { accountClaims, accountOf, toProviderAccount } from './claims.ts'
 import type { Consents } from './consents.ts'
 import { answerFaults } from './faults.ts'
-import { alwaysIncludeSid, compareClientSecretsByDigest, pinUrlsToIssuer, reportSatisfiedAcr } from './internals.ts'
+import {
+  alwaysIncludeSid,
+  compareClientSecretsByDigest,
+  leaveLogoutToTheOutbox,
+  pinUrlsToIssuer,
+  reportSatisfiedAcr,
+} from './internals.ts'
 import { createIntrospectionPolicy } from './introspection.ts'
 import type { ProtocolPages } from './pages.ts'
 import { prompts } from './prompts.ts'
@@ -64,6 +70,7 @@ export function createProvider(parts: ProviderParts, jwks: readonly JWK[]): Prov
   pinUrlsToIssuer(provider)
   alwaysIncludeSid(provider)
   reportSatisfiedAcr(provider)
+  leaveLogoutToTheOutbox(provider)
   compareClientSecretsByDigest(provider, parts.secrets)
   answerFaults(provider, parts)
   provider.use(async (context, next) => {
@@ -180,6 +187,7 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
       dPoP: { enabled: false },
       pushedAuthorizationRequests: { enabled: false },
       resourceIndicators: { enabled: false },
+      backchannelLogout: { enabled: true },
       rpInitiatedLogout: {
         enabled: true,
         logoutSource: parts.pages.signOut,

@@ -2,6 +2,7 @@
 // away. Every statement asks for the account; what belongs to others does not exist here.
 import { type AuditRecord, recordColumns, toRecord } from '../audit/store.ts'
 import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
+import { endConsent } from '../sessions/parting.ts'
 
 export interface OwnSession {
   readonly uid: string
@@ -70,14 +71,8 @@ export async function findApps(database: Database, accountId: string): Promise<A
   }))
 }
 
-const dropConsent = `delete from mlpipes_auth.consents where account_id = $1 and client_id = $2 returning client_id`
-const dropGrants = `delete from mlpipes_auth.oidc_payloads where account_id = $1 and client_id = $2 and model = 'Grant'
-    returning id_hash`
-const dropTokens = `delete from mlpipes_auth.oidc_payloads where account_id = $1 and client_id = $2
-    and model in ('AccessToken', 'RefreshToken', 'AuthorizationCode') returning id_hash`
-
 /**
- * Takes everything from an app that it has of an account.
+ * Takes everything from an app that it has of an account, and tells it.
  * @returns the organisation of the app, or undefined when it had nothing
  */
 export async function dropApp(
@@ -91,14 +86,7 @@ export async function dropApp(
     .where('client_id', '=', clientId)
     .executeTakeFirst()
   if (!client) return undefined
-  // In the order in which a token request locks them, the code or refresh token before the grant; and once more for
-  // what such a request issued while it was waited for. After the grants are gone, none can issue.
-  const values = [accountId, clientId]
-  const gone = []
-  for (const statement of [dropConsent, dropTokens, dropGrants, dropTokens]) {
-    gone.push(...(await runIn(tx, statement, values)))
-  }
-  return gone.length > 0 ? { organizationId: client.organization_id } : undefined
+  return (await endConsent(tx, { accountId, clientId })) ? { organizationId: client.organization_id } : undefined
 }
 
 export interface OwnEvent extends AuditRecord {

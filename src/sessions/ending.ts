@@ -1,31 +1,14 @@
 // Ending what an account has out there: sessions, sign-ins under way, links by mail, grants and tokens together, with the
-// audit rows of it, in the transaction of whatever caused it.
+// audit rows of it and word to the apps, in the transaction of whatever caused it. What goes by which cause: causes.ts.
 import { appendAudit } from '../audit/audit.ts'
 import type { Actor, AuditEvent, Origin } from '../audit/events.ts'
-import { runIn, type Tx } from '../db/database.ts'
+import { type Row, runIn, type Tx } from '../db/database.ts'
+import { ringForDeliveries } from '../deliveries/bell.ts'
+import { tellClients } from '../deliveries/logouts.ts'
+import { enqueueForMemberships } from '../deliveries/webhooks.ts'
+import { type EndingCause, endingRule } from './causes.ts'
 
-export type EndingCause =
-  | 'password_reset'
-  | 'password_changed'
-  | 'factor_changed'
-  | 'disowned'
-  | 'disabled'
-  | 'ended_by_owner'
-  | 'address_proven'
-  /** The person signed out. */
-  | 'sign_out'
-  /** The same browser signed in anew. */
-  | 'signed_in_anew'
-  /** Nobody did anything in it for as long as the policy allows, or it lasted as long as it may. */
-  | 'idle'
-  | 'absolute'
-  /** More sessions at once than the policy allows: the oldest made room. */
-  | 'max_concurrent'
-  | 'ended_by_administrator'
-  | 'organization_closed'
-  | 'membership_ended'
-  | 'client_disabled'
-  | 'consent_withdrawn'
+export type { EndingCause } from './causes.ts'
 
 export interface Ending {
   readonly accountId: string
@@ -44,23 +27,33 @@ const settle = 'select id from mlpipes_auth.accounts where id = $1 for update'
 // What was proven before must not complete a sign-in afterwards, and what was mailed before must not open one (F52). An
 // e-mail change that the owner asked for in the session that is spared goes on.
 const endBegun = `with links as (
-    update mlpipes_auth.mail_links set used_at = now() where account_id = $1 and used_at is null
+    update mlpipes_auth.mail_links set used_at = now() where $4::boolean and account_id = $1 and used_at is null
       and (kind in ('sign_in', 'reset') or kind = 'email_change' and $2::text is null)
   )
-  delete from mlpipes_auth.sign_in_flows where account_id = $1 and interaction_hash is distinct from $3`
+  delete from mlpipes_auth.sign_in_flows where $5::boolean and account_id = $1 and interaction_hash is distinct from $3`
+/** Whether a row of oidc_payloads is a token that outlives its session. A code never does. */
+const isOffline = `(model <> 'AuthorizationCode' and 'offline_access' = any(string_to_array(coalesce(payload ->> 'scope', ''), ' ')))`
 // With a session spared, grants stay: they are shared between sessions, and the tokens of the others are gone all the same.
 // A sign-in that was completed and waits to be resumed would open a session again.
 const drop = `with gone as (
     delete from mlpipes_auth.oidc_payloads where account_id = $1
-      and (model in ('AccessToken', 'RefreshToken', 'AuthorizationCode')
+      and (model in ('AccessToken', 'RefreshToken', 'AuthorizationCode') and ($4::boolean or not ${isOffline})
           and ($2::text is null or payload ->> 'sessionUid' is distinct from $2)
-        or model = 'Grant' and $2::text is null
-        or model = 'Interaction' and id_hash is distinct from $3)
+        or model = 'Grant' and $2::text is null and $5::boolean
+        or model = 'Interaction' and id_hash is distinct from $3 and $6::boolean)
     returning model
   )
   select count(*) as tokens from gone where model not in ('Grant', 'Interaction')`
-const endSessions = `update mlpipes_auth.sessions set ended_at = now(), end_reason = $3
-    where account_id = $1 and ended_at is null and uid is distinct from $2 returning uid`
+
+/** A statement that ends the sessions of a condition and tells their clients; `$1` is the cause. */
+export const endSessionsWhere = (condition: string) => `with parted as (
+    update mlpipes_auth.sessions set ended_at = now(), end_reason = $1::text where ended_at is null and ${condition}
+    returning uid, account_id, organization_id, payload, $1::text as cause, null::text as client_id
+  ), ${tellClients}
+  select uid, account_id, organization_id, (select count(*) from told)::integer as told from parted`
+const endSessions = endSessionsWhere('account_id = $2 and uid is distinct from $3')
+const endOne = endSessionsWhere('uid = $2 and account_id = $3')
+const endById = endSessionsWhere('id_hash = $2')
 
 export interface Ended {
   readonly sessions: number
@@ -70,22 +63,26 @@ export interface Ended {
 /** Ends every session of an account, but for the one spared, with all that was issued to apps. */
 export async function endAccess(tx: Tx, ending: Ending): Promise<Ended> {
   const { accountId, organizationId, cause, exceptSessionUid, exceptInteractionHash, actor, origin } = ending
+  const rule = endingRule(cause)
   const spared = [accountId, exceptSessionUid ?? null, exceptInteractionHash ?? null]
+  const dropped = [...spared, rule.offlineTokens, rule.grants, rule.signIns]
   await runIn(tx, settle, [accountId])
-  await runIn(tx, endBegun, spared)
+  await runIn(tx, endBegun, [...spared, rule.links, rule.signIns])
   // The first waits for requests that are spending a code or refresh token; the second takes what those issued while it
   // waited, which the first does not see.
-  const before = await runIn(tx, drop, spared)
-  const sessions = await runIn(tx, endSessions, [accountId, exceptSessionUid ?? null, cause])
-  const meanwhile = await runIn(tx, drop, spared)
-  const uids = sessions.map((row) => String(row['uid']))
+  const before = await runIn(tx, drop, dropped)
+  const sessions = await runIn(tx, endSessions, [cause, accountId, exceptSessionUid ?? null])
+  const meanwhile = await runIn(tx, drop, dropped)
   const tokens = [...before, ...meanwhile].reduce((sum, row) => sum + Number(row['tokens']), 0)
-  const ended = { sessions: uids.length, tokens }
+  const ended = { sessions: sessions.length, tokens }
   const common = { outcome: 'success' as const, actor, accountId, organizationId, origin }
-  const sessionEvents = uids.map(
-    (uid): AuditEvent => ({ ...common, name: 'session.ended', sessionUid: uid, details: { reason: cause } }),
-  )
-  await appendAudit(tx, ...sessionEvents, { ...common, name: 'access.ended', details: { cause, ...ended } })
+  await appendAudit(tx, ...sessions.map((row) => endedEvent(row, { actor, origin, organizationId, cause })), {
+    ...common,
+    name: 'access.ended',
+    details: { cause, ...ended },
+  })
+  if (cause === 'disabled') await enqueueForMemberships(tx, { type: 'account.disabled', data: { accountId } })
+  ringIfTold(tx, sessions)
   return ended
 }
 
@@ -97,24 +94,24 @@ export interface SessionEnding extends Omit<Ending, 'exceptSessionUid' | 'except
 
 const isLive = `select uid from mlpipes_auth.sessions
     where uid = $1 and account_id = $2 and ended_at is null and uid is distinct from $3`
-const endOne = `update mlpipes_auth.sessions set ended_at = now(), end_reason = $3
-    where uid = $1 and account_id = $2 and ended_at is null returning uid`
 const dropTokens = `delete from mlpipes_auth.oidc_payloads where account_id = $2 and payload ->> 'sessionUid' = $1
-    and model in ('AccessToken', 'RefreshToken', 'AuthorizationCode') returning id_hash`
+    and model in ('AccessToken', 'RefreshToken', 'AuthorizationCode') and ($3::boolean or not ${isOffline})
+    returning id_hash`
 
 /**
- * Ends one session with the tokens that were issued in it, offline ones too.
+ * Ends one session with the tokens that were issued in it; offline ones too where the cause does not spare them.
  * @returns undefined when the account has no such live session
  */
 export async function endSession(tx: Tx, ending: SessionEnding): Promise<Ended | undefined> {
   const { uid, accountId, organizationId, cause, notSessionUid, actor, origin } = ending
   if ((await runIn(tx, isLive, [uid, accountId, notSessionUid ?? null])).length === 0) return undefined
+  const tokens = [uid, accountId, endingRule(cause).offlineTokens]
   // In the order in which requests lock that are spending a code or refresh token: it first, the session after it. The
   // first delete waits for them; the second takes what they issued while it waited, which the first does not see.
-  const before = await runIn(tx, dropTokens, [uid, accountId])
-  const ended = await runIn(tx, endOne, [uid, accountId, cause])
+  const before = await runIn(tx, dropTokens, tokens)
+  const ended = await runIn(tx, endOne, [cause, uid, accountId])
   if (ended.length === 0) return undefined
-  const meanwhile = await runIn(tx, dropTokens, [uid, accountId])
+  const meanwhile = await runIn(tx, dropTokens, tokens)
   const counts = { sessions: 1, tokens: before.length + meanwhile.length }
   const common = { outcome: 'success' as const, actor, accountId, organizationId, origin, sessionUid: uid }
   await appendAudit(
@@ -122,5 +119,53 @@ export async function endSession(tx: Tx, ending: SessionEnding): Promise<Ended |
     { ...common, name: 'session.ended', details: { reason: cause } },
     { ...common, name: 'access.ended', details: { cause, ...counts } },
   )
+  ringIfTold(tx, ended)
   return counts
+}
+
+/** Whose session it was. */
+export interface EndedSession {
+  readonly uid: string
+  readonly accountId: string | undefined
+  readonly organizationId: string | undefined
+}
+
+/**
+ * Ends the session with this id, whoever is in it, and leaves its tokens to the provider and to the check of every read.
+ * @returns undefined when it had ended already
+ */
+export async function endSessionById(tx: Tx, idHash: string, cause: EndingCause): Promise<EndedSession | undefined> {
+  const rows = await runIn(tx, endById, [cause, idHash])
+  ringIfTold(tx, rows)
+  return rows[0] && toEndedSession(rows[0])
+}
+
+export function toEndedSession(row: Row): EndedSession {
+  return {
+    uid: String(row['uid']),
+    accountId: row['account_id'] === null ? undefined : String(row['account_id']),
+    organizationId: row['organization_id'] === null ? undefined : String(row['organization_id']),
+  }
+}
+
+/** The audit row of a session that a cascade ended. */
+export function endedEvent(
+  row: Row,
+  by: Pick<Ending, 'actor' | 'origin' | 'organizationId' | 'cause'>,
+): AuditEvent<'session.ended'> {
+  const { uid, accountId, organizationId } = toEndedSession(row)
+  return {
+    name: 'session.ended',
+    outcome: 'success',
+    actor: by.actor,
+    accountId,
+    organizationId: by.organizationId ?? organizationId,
+    sessionUid: uid,
+    origin: by.origin,
+    details: { reason: by.cause },
+  }
+}
+
+export function ringIfTold(tx: Tx, rows: readonly Row[]): void {
+  if (Number(rows[0]?.['told'] ?? 0) > 0) ringForDeliveries(tx)
 }

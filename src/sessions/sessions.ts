@@ -5,6 +5,7 @@ import type { AuditEvent } from '../audit/events.ts'
 import { auditInsert, auditParameterCount, auditValues } from '../audit/store.ts'
 import { coalesce } from '../db/coalesce.ts'
 import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
+import { type EndedSession, type EndingCause, endSessionById } from './ending.ts'
 import type { SessionLimits } from './policy.ts'
 
 export interface SessionRow {
@@ -71,12 +72,6 @@ const saveSession = `with before as (select account_id from mlpipes_auth.session
 
 // A share lock: whoever ends the session waits until what is issued in it is stored, and can then take it away.
 const hold = 'select uid from mlpipes_auth.sessions where uid = $1 and ended_at is null for share'
-const sweepStatement = `update mlpipes_auth.sessions set ended_at = now(),
-      end_reason = case when absolute_expires_at <= now() then 'absolute' else 'idle' end
-    where uid in (select uid from mlpipes_auth.sessions
-      where ended_at is null and (idle_expires_at <= now() or absolute_expires_at <= now())
-      order by idle_expires_at limit $1::integer for update skip locked)
-    returning uid, account_id, organization_id, end_reason`
 
 export interface Sessions {
   findById(idHash: string): Promise<StoredSession | undefined>
@@ -86,16 +81,7 @@ export interface Sessions {
   /** Keeps a session from being ended until the transaction commits. False when it has been ended. */
   hold(tx: Tx, uid: string): Promise<boolean>
   /** Ends the session with this id. Returns what was ended, or undefined when it had ended already. */
-  end(
-    tx: Tx,
-    idHash: string,
-    reason: string,
-  ): Promise<{ uid: string; accountId: string | undefined; organizationId: string | undefined } | undefined>
-  /** Marks sessions past a limit as ended, at most `limit` of them; returns what it ended, for the audit log. */
-  sweep(
-    tx: Tx,
-    limit: number,
-  ): Promise<{ uid: string; accountId: string | undefined; organizationId: string | undefined; reason: string }[]>
+  end(tx: Tx, idHash: string, cause: EndingCause): Promise<EndedSession | undefined>
 }
 
 export function createSessions(database: Database): Sessions {
@@ -129,31 +115,7 @@ export function createSessions(database: Database): Sessions {
       await (tx ? runIn(tx, saveSession, values) : database.run(saveSession, values))
     },
     hold: async (tx, uid) => (await runIn(tx, hold, [uid])).length === 1,
-    async end(tx, idHash, reason) {
-      const row = await tx
-        .updateTable('sessions')
-        .set((eb) => ({ ended_at: eb.fn<Date>('now'), end_reason: reason }))
-        .where('id_hash', '=', idHash)
-        .where('ended_at', 'is', null)
-        .returning(['uid', 'account_id', 'organization_id'])
-        .executeTakeFirst()
-      return (
-        row && {
-          uid: row.uid,
-          accountId: row.account_id ?? undefined,
-          organizationId: row.organization_id ?? undefined,
-        }
-      )
-    },
-    async sweep(tx, limit) {
-      const rows = await runIn(tx, sweepStatement, [limit])
-      return rows.map((row) => ({
-        uid: String(row['uid']),
-        accountId: row['account_id'] === null ? undefined : String(row['account_id']),
-        organizationId: row['organization_id'] === null ? undefined : String(row['organization_id']),
-        reason: String(row['end_reason']),
-      }))
-    },
+    end: endSessionById,
   }
 }
 

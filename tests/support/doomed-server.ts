@@ -16,7 +16,7 @@ process.on('message', (message: { dieAt: number | null }) => {
 
 /** What the server asks by itself every second or so: to be killed there would be by chance. */
 const background =
-  /for update skip locked|(?:update|delete from) mlpipes_auth\.mail_outbox|from (?:mlpipes_auth\.|")signing_keys/
+  /for update (?:of d )?skip locked|(?:update|delete from) mlpipes_auth\.mail_outbox|from (?:mlpipes_auth\.|")signing_keys|^select (?:uid from mlpipes_auth\.sessions where ended_at is null and least|o\.id from mlpipes_auth\.organizations o where o\.closed_at)/
 const textOf = (statement: unknown) =>
   typeof statement === 'string' ? statement : String(Reflect.get(Object(statement), 'text'))
 

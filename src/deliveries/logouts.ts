@@ -1,0 +1,19 @@
+// Who is to hear of an ending: the clients that took part in a session, by back-channel logout (OpenID Connect Back-Channel
+// Logout 1.0 §2). Written in the statement that ends it, so that neither is ever without the other.
+
+/**
+ * A WITH item, `told`, over one before it named `parted`: uid, account_id, payload (of the session), cause, and client_id for
+ * one client alone or null for all. A client took part when the provider gave it a `sid`, which it does with the grant.
+ */
+export const tellClients = `told as (
+    insert into mlpipes_auth.deliveries (delivery_id, kind, organization_id, client_id, account_id, session_uid, sid, body)
+    select gen_random_uuid()::text, 'backchannel_logout', c.organization_id, c.client_id, p.account_id, p.uid,
+      part.value ->> 'sid', jsonb_build_object('cause', p.cause::text)
+    from parted p cross join lateral jsonb_each(coalesce(p.payload -> 'authorizations', '{}'::jsonb)) as part (client_id, value)
+      join mlpipes_auth.clients c on c.client_id = part.client_id
+    where p.account_id is not null and (p.client_id is null or p.client_id = c.client_id)
+      and part.value ->> 'sid' is not null and c.disabled_at is null and c.metadata ->> 'backchannel_logout_uri' is not null
+      and (c.metadata -> 'backchannel_logout_causes' is null
+        or c.metadata -> 'backchannel_logout_causes' @> to_jsonb(p.cause::text))
+    returning id
+  )`

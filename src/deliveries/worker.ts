@@ -1,0 +1,163 @@
+// The worker: sends what is due, on every replica, a few calls at once to each receiver, so that one that hangs holds up
+// nobody else. An outage of the database or of a receiver costs time and nothing else.
+import { setTimeout as pause } from 'node:timers/promises'
+import type { FastifyBaseLogger } from 'fastify'
+import type { Db } from '../db/database.ts'
+import { type Outbound, OutboundFailed } from '../http/outbound.ts'
+import { listenForDeliveries } from './bell.ts'
+import type { OutboundMessage } from './messages.ts'
+import type { DeliveryOutbox, DueDelivery, Failure } from './outbox.ts'
+
+export const maxCalls = 64
+export const maxCallsPerReceiver = 4
+const defaultPollMs = 500
+/** How long after a delivery was written here the worker looks: about what its transaction takes to commit. */
+const wakeMs = 20
+const settleTries = 5
+const settlePauseMs = 1_000
+
+export interface DeliveryWorkerParts {
+  readonly db: Db
+  readonly outbox: DeliveryOutbox
+  readonly outbound: Outbound
+  message(delivery: DueDelivery): Promise<OutboundMessage>
+  readonly logger: Pick<FastifyBaseLogger, 'warn' | 'error'>
+  readonly pollMs?: number
+}
+
+export interface DeliveryWorker {
+  /** Takes no more deliveries, and waits for those under way. */
+  stop(): Promise<void>
+}
+
+export function startDeliveryWorker(parts: DeliveryWorkerParts): DeliveryWorker {
+  const { outbox, logger } = parts
+  const underWay = new Set<Promise<void>>()
+  const calls = new Map<string, number>()
+  const bell = createBell(parts.pollMs ?? defaultPollMs)
+  let isStopping = false
+
+  /** Starts what is due, as far as there is room. Returns whether more may wait. */
+  async function look(): Promise<boolean> {
+    const room = maxCalls - underWay.size
+    const due = await outbox.takeDue(room, maxCallsPerReceiver, calls).catch((error: unknown) => {
+      logger.warn({ err: error }, 'cannot read the deliveries; it will be tried again')
+      return []
+    })
+    for (const delivery of due) start(delivery)
+    return due.length > 0
+  }
+
+  function start(delivery: DueDelivery): void {
+    const receiver = delivery.clientId ?? delivery.webhookId ?? ''
+    calls.set(receiver, (calls.get(receiver) ?? 0) + 1)
+    const call = deliver(delivery, parts).finally(() => {
+      underWay.delete(call)
+      const left = (calls.get(receiver) ?? 1) - 1
+      if (left > 0) calls.set(receiver, left)
+      else calls.delete(receiver)
+      // Its receiver has room again.
+      bell.end()
+    })
+    underWay.add(call)
+  }
+
+  async function run(): Promise<void> {
+    while (!isStopping) {
+      const mayBeMore = underWay.size < maxCalls && (await look())
+      if (!isStopping && !mayBeMore) await bell.rest()
+    }
+    await Promise.all(underWay)
+  }
+
+  const unlisten = listenForDeliveries(parts.db, bell.ring)
+  const running = run()
+  return {
+    async stop() {
+      unlisten()
+      isStopping = true
+      bell.end()
+      await running
+    },
+  }
+}
+
+/** One try of one delivery. Never rejects. */
+async function deliver(delivery: DueDelivery, parts: DeliveryWorkerParts): Promise<void> {
+  const failure = await attempt(delivery, parts)
+  const { outbox, logger } = parts
+  const facts = { delivery: delivery.deliveryId, kind: delivery.kind, attempts: delivery.attempts }
+  await settle(async () => {
+    if (!failure) return outbox.markDelivered(delivery)
+    const outcome = await outbox.markFailed(delivery, failure)
+    const words = outcome === 'dead' ? 'a delivery was given up' : 'a delivery failed; it will be tried again'
+    logger.warn({ ...facts, code: failure.code }, words)
+  }).catch((error: unknown) => logger.warn({ ...facts, err: error }, 'cannot write down how a delivery went'))
+}
+
+async function attempt(delivery: DueDelivery, parts: DeliveryWorkerParts): Promise<Failure | undefined> {
+  // Taken away, or switched off, since it was written.
+  if (delivery.url === undefined) return { code: 'ENOBODY', permanent: true }
+  try {
+    const { headers, body } = await parts.message(delivery)
+    const status = await parts.outbound.post(delivery.url, headers, body)
+    return status >= 200 && status < 300 ? undefined : refusal(delivery, status)
+  } catch (error) {
+    if (error instanceof OutboundFailed) return { code: error.code, permanent: false }
+    parts.logger.error({ delivery: delivery.deliveryId, err: error }, 'a delivery cannot be made')
+    return { code: 'EINTERNAL', permanent: false }
+  }
+}
+
+/** Back-Channel Logout 1.0 §2.8: 400 says that the request was wrong or the logout failed. It is asked once more. */
+function refusal(delivery: DueDelivery, status: number): Failure {
+  const code = `HTTP_${status}`
+  const isRefused = delivery.kind === 'backchannel_logout' && status === 400
+  return { code, permanent: isRefused && delivery.lastError === code }
+}
+
+/** The receiver was told already: not writing that down would tell it twice, so a short outage is waited for. */
+async function settle(write: () => Promise<void>): Promise<void> {
+  for (let tries = 1; ; tries += 1) {
+    try {
+      return await write()
+    } catch (error) {
+      if (tries >= settleTries) throw error
+      await pause(settlePauseMs)
+    }
+  }
+}
+
+/** What the worker waits for: the next poll, or the bell. */
+function createBell(pollMs: number) {
+  let finish: (() => void) | undefined
+  let isRung = false
+  let isMissed = false
+  const end = () => {
+    if (finish) finish()
+    else isMissed = true
+  }
+  return {
+    end,
+    ring() {
+      if (isRung) return
+      isRung = true
+      setTimeout(() => {
+        isRung = false
+        end()
+      }, wakeMs).unref()
+    },
+    async rest(): Promise<void> {
+      if (!isMissed) {
+        const { promise, resolve } = Promise.withResolvers<void>()
+        finish = resolve
+        const timer = setTimeout(resolve, pollMs)
+        timer.unref()
+        await promise
+        clearTimeout(timer)
+        finish = undefined
+      }
+      isMissed = false
+    },
+  }
+}

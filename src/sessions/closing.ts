@@ -1,0 +1,82 @@
+// A closed organisation: every read refuses its people and apps from the moment it is marked closed. What is here makes that
+// last, so that nothing comes back when it is opened again, in steps that lock little and not for long.
+import { appendAudit } from '../audit/audit.ts'
+import type { Actor, Origin } from '../audit/events.ts'
+import { type Database, runIn, type Tx } from '../db/database.ts'
+import { transact } from '../db/transaction.ts'
+import { endedEvent, endSessionsWhere, ringIfTold } from './ending.ts'
+
+const sessionsPerStep = 500
+const tokensPerStep = 2_000
+
+// Of its people wherever they signed in, and of guests who signed in there.
+const endSome = endSessionsWhere(`uid in (select uid from (
+      select s.uid from mlpipes_auth.sessions s where s.ended_at is null and s.organization_id = $2
+      union select s.uid from mlpipes_auth.accounts a join mlpipes_auth.sessions s on s.account_id = a.id
+      where a.organization_id = $2 and s.ended_at is null
+    ) as its limit $3::integer)`)
+const mortal = `('AccessToken', 'RefreshToken', 'AuthorizationCode', 'Grant', 'Interaction')`
+const dropSome = `delete from mlpipes_auth.oidc_payloads where ctid in (
+      select p.ctid from mlpipes_auth.accounts a join mlpipes_auth.oidc_payloads p on p.account_id = a.id
+      where a.organization_id = $1 and p.model in ${mortal} limit $2::integer for update of p)
+    returning id_hash`
+// There is no index for this one: it reads the whole table, once for each closing.
+const dropOfClients = `delete from mlpipes_auth.oidc_payloads
+    where client_id in (select client_id from mlpipes_auth.clients where organization_id = $1) returning id_hash`
+const dropFlows = `delete from mlpipes_auth.sign_in_flows
+    where organization_id = $1 or account_id in (select id from mlpipes_auth.accounts where organization_id = $1)`
+
+export interface Closing {
+  readonly organizationId: string
+  readonly actor: Actor
+  readonly origin: Origin
+}
+
+export interface ClosingStep {
+  readonly sessions: number
+  readonly tokens: number
+  /** False when there may be more: `finishClosing` does the rest, as does housekeeping within seconds. */
+  readonly isDone: boolean
+}
+
+/** One step of ending what the people and apps of a closed organisation have. Belongs into the transaction that closes it. */
+export async function endOrganizationAccess(tx: Tx, { organizationId, actor, origin }: Closing): Promise<ClosingStep> {
+  await runIn(tx, dropFlows, [organizationId])
+  const cause = 'organization_closed' as const
+  const sessions = await runIn(tx, endSome, [cause, organizationId, sessionsPerStep])
+  const dropped = (await runIn(tx, dropSome, [organizationId, tokensPerStep])).length
+  const isDone = sessions.length < sessionsPerStep && dropped < tokensPerStep
+  const tokens = dropped + (isDone ? (await runIn(tx, dropOfClients, [organizationId])).length : 0)
+  const ended = { sessions: sessions.length, tokens }
+  if (sessions.length + tokens > 0) {
+    // Each session stands in the log of the organisation in which it was.
+    const by = { actor, origin, organizationId: undefined, cause }
+    await appendAudit(tx, ...sessions.map((row) => endedEvent(row, by)), {
+      name: 'access.ended',
+      outcome: 'success',
+      actor,
+      organizationId,
+      origin,
+      details: { cause, ...ended },
+    })
+  }
+  ringIfTold(tx, sessions)
+  return { ...ended, isDone }
+}
+
+/** Ends all that is left. To be awaited before an organisation is opened again, or what was not reached would come back. */
+export async function finishClosing(database: Database, organizationId: string): Promise<void> {
+  const closing: Closing = { organizationId, actor: { type: 'system' }, origin: {} }
+  for (;;) {
+    const { isDone } = await transact(database.kysely, (tx) => endOrganizationAccess(tx, closing))
+    if (isDone) return
+  }
+}
+
+const findUnfinished = `select o.id from mlpipes_auth.organizations o where o.closed_at is not null
+    and exists (select from mlpipes_auth.sessions s where s.organization_id = o.id and s.ended_at is null) limit 100`
+
+/** Goes on with closings whose process ended in the middle. */
+export async function finishClosings(database: Database): Promise<void> {
+  for (const row of await database.run(findUnfinished, [])) await finishClosing(database, String(row['id']))
+}

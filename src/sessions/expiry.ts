@@ -1,0 +1,65 @@
+// Sessions that nobody comes back to: past a limit they are dead at every read; here they are ended for good, with the audit
+// row of it and word to the apps. One replica at a time, because what they write is one table's end.
+import { setImmediate as turn } from 'node:timers/promises'
+import { appendAudit } from '../audit/audit.ts'
+import { type Database, runIn, type Tx } from '../db/database.ts'
+import { transact } from '../db/transaction.ts'
+import { tellClients } from '../deliveries/logouts.ts'
+import { ringIfTold, toEndedSession } from './ending.ts'
+
+const batchSize = 500
+
+const isOver = 'ended_at is null and least(idle_expires_at, absolute_expires_at) <= now()'
+// Asked every other second by every replica, and nearly always in vain: one look at the index and no transaction.
+const look = `select uid from mlpipes_auth.sessions where ${isOver} limit 1`
+const lock = `select pg_try_advisory_xact_lock(hashtext('mlpipes_auth.session_expiry')) as mine`
+const endOver = `with due as (
+    select uid from mlpipes_auth.sessions where ${isOver}
+    order by least(idle_expires_at, absolute_expires_at) limit $1::integer for update skip locked
+  ), parted as (
+    update mlpipes_auth.sessions s set ended_at = now(),
+      end_reason = case when s.absolute_expires_at <= now() then 'absolute' else 'idle' end
+    from due where s.uid = due.uid
+    returning s.uid, s.account_id, s.organization_id, s.payload, s.end_reason as cause, null::text as client_id
+  ), ${tellClients}
+  select uid, account_id, organization_id, cause, (select count(*) from told)::integer as told from parted`
+
+/**
+ * Ends all sessions that are past a limit, in batches, letting requests in between them.
+ * @param goesOn asked before each batch
+ * @returns how many this replica ended
+ */
+export async function endExpiredSessions(database: Database, goesOn: () => boolean = () => true): Promise<number> {
+  let ended = 0
+  if ((await database.run(look, [])).length === 0) return ended
+  while (goesOn()) {
+    const batch = await transact(database.kysely, async (tx) => {
+      const [answer] = await runIn(tx, lock, [])
+      return answer?.['mine'] === true ? endBatch(tx) : 0
+    })
+    ended += batch
+    if (batch < batchSize) break
+    await turn()
+  }
+  return ended
+}
+
+async function endBatch(tx: Tx): Promise<number> {
+  const rows = await runIn(tx, endOver, [batchSize])
+  const events = rows
+    .map((row) => ({ ...toEndedSession(row), reason: String(row['cause']) }))
+    .filter(({ accountId }) => accountId !== undefined)
+    .map(({ uid, accountId, organizationId, reason }) => ({
+      name: 'session.expired' as const,
+      outcome: 'success' as const,
+      actor: { type: 'system' as const },
+      accountId,
+      organizationId,
+      sessionUid: uid,
+      origin: {},
+      details: { reason },
+    }))
+  if (events.length > 0) await appendAudit(tx, ...events)
+  ringIfTold(tx, rows)
+  return rows.length
+}

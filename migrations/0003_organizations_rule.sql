@@ -129,6 +129,11 @@ create table session_organizations (
   primary key (session_uid, organization_id)
 )
 -- next
+alter table sessions
+  -- The strictest limits of all organisations that the session was used for. Null: nobody signed in, or of before.
+  add column idle_seconds integer,
+  add column absolute_seconds integer
+-- next
 create index session_organizations_organization on session_organizations (organization_id)
 -- next
 create index sessions_organization on sessions (organization_id) where ended_at is null

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { sql } from 'kysely'
 import { createAccounts } from './accounts/accounts.ts'
+import { addAdminApi } from './admin/routes.ts'
 import { addAuthApi } from './api/routes.ts'
 import { appendAudit } from './audit/audit.ts'
 import type { AuditEvent } from './audit/events.ts'
@@ -37,6 +38,7 @@ import { createOutbox } from './mail/outbox.ts'
 import { createSmtpTransport } from './mail/smtp.ts'
 import { createMailViews } from './mail/views.ts'
 import { startMailWorker } from './mail/worker.ts'
+import { createBearerTokens } from './oidc/bearer.ts'
 import { createBrowserSessions } from './oidc/browser-session.ts'
 import { createConsents } from './oidc/consents.ts'
 import { createDirectSessions } from './oidc/direct-session.ts'
@@ -45,6 +47,7 @@ import { createKeys } from './oidc/keys.ts'
 import { startLiveProvider } from './oidc/live-provider.ts'
 import { mountProvider } from './oidc/mount.ts'
 import { createProtocolPages } from './oidc/pages.ts'
+import { createStandings } from './oidc/standing.ts'
 import { createPayloadStore } from './oidc/store.ts'
 import { createOrganizations, createPolicies } from './organizations/organizations.ts'
 import { createDisowning } from './recovery/disown.ts'
@@ -102,8 +105,23 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
 
   const pages = createProtocolPages(views)
   const onFault = (error: unknown) => logger.error({ err: error }, 'the provider failed')
+  const standings = createStandings({ accounts, policies })
   const live = await startLiveProvider(
-    { issuer, secrets, db, payloads, sessions, clients, accounts, consents, activity, pages, record, onFault },
+    {
+      issuer,
+      secrets,
+      db,
+      payloads,
+      sessions,
+      clients,
+      accounts,
+      standings,
+      consents,
+      activity,
+      pages,
+      record,
+      onFault,
+    },
     keys,
     logger,
   )
@@ -121,7 +139,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const mailing = { database, issuer, accounts, throttle, secrets, links, outbox, evenAnswerMs: evenMs }
   const recovery = createRecovery({ ...mailing, passwordChange, notices, now })
   const devices = createDeviceCookie(issuer)
-  const interactions = createInteractions({ provider: live.current, db, consents })
+  const interactions = createInteractions({ provider: live.current, db, consents, standings, sessions })
   const outbound = createOutbound({ allowLoopback: !config.production })
   const deliveries = createDeliveries({ database, secrets, keys, issuer, outbound, logger, now })
   const janitor = startJanitor({ database, policies, payloads, keys, links, outbox, deliveries, logger })
@@ -174,6 +192,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
     ...mailing,
     ...signIn,
     organizations,
+    policies,
     sessions,
     browserSessions,
     directSessions: createDirectSessions({ issuer, provider: live.current }),
@@ -183,6 +202,14 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
     notices,
     devices,
     views,
+    now,
+  })
+  addAdminApi(app, {
+    ...mailing,
+    bearerTokens: createBearerTokens({ provider: live.current, clients }),
+    browserSessions,
+    sessions,
+    activity,
     now,
   })
   await app.register((scope) =>

@@ -1,9 +1,10 @@
 // Accounts: who a person is, where they belong and whether they may act. Credentials are elsewhere.
-import { sql } from 'kysely'
+import { CompiledQuery, sql } from 'kysely'
 import { coalesce } from '../db/coalesce.ts'
 import type { Database, Db, Row, Tx } from '../db/database.ts'
 import type { Policies } from '../organizations/organizations.ts'
 import type { Policy, PolicyInput } from '../organizations/policy.ts'
+import { type Decision, decideOrganization, type Membership, type Place, policyIn } from './place.ts'
 
 /** A person who may act now: the account is not disabled, the organisation not closed. */
 export interface Account {
@@ -12,15 +13,24 @@ export interface Account {
   readonly emailVerified: boolean
   readonly name: string
   readonly updatedAt: Date
+  /** The organisation in which they act here. */
   readonly organization: { readonly id: string; readonly slug: string; readonly name: string }
+  /** Their roles in that organisation. */
   readonly roles: readonly string[]
-  /** Effective policy of the home organisation. */
+  /** Effective policy of that organisation; in a sign-in also that of the app's organisation. */
   readonly policy: Policy
+}
+
+/** A person who may act now, with every open organisation that they belong to, home first. */
+export interface Person extends Omit<Account, 'organization' | 'roles' | 'policy'> {
+  readonly memberships: readonly Membership[]
 }
 
 /** An account as sign-in sees it: with what it has to prove, and whether it may act. */
 export interface SignInAccount extends Account {
   readonly active: boolean
+  /** Which organisation the sign-in is for. Until it is chosen, what stands above is that of the home organisation. */
+  readonly decision: Decision
   readonly passwordHash: string | undefined
   readonly passwordChangedAt: Date | undefined
   /** Must be replaced at the next sign-in. */
@@ -51,12 +61,22 @@ export function isEmailShaped(email: string): boolean {
   return email.length <= 254 && /^[^\s@,;<>"\p{Cc}]{1,64}@[^\s@,;<>"\p{Cc}]+\.[^\s@,;<>"\p{Cc}.]+$/u.test(email)
 }
 
-const findActive = `select a.id, a.email, a.email_verified_at, a.name, a.updated_at, o.id as organization_id, o.slug, o.name as organization_name,
-      o.policy, m.roles
-    from mlpipes_auth.accounts a
-    join mlpipes_auth.organizations o on o.id = a.organization_id and o.closed_at is null
-    join mlpipes_auth.memberships m on m.account_id = a.id and m.organization_id = a.organization_id
-    where a.disabled_at is null and a.id = any($1::text[])`
+// The home organisation manages the account: when it is closed, the person acts nowhere.
+const people = `mlpipes_auth.accounts a
+    join mlpipes_auth.organizations h on h.id = a.organization_id and h.closed_at is null
+    join mlpipes_auth.memberships m on m.account_id = a.id
+    join mlpipes_auth.organizations o on o.id = m.organization_id and o.closed_at is null`
+const personColumns = `a.id, a.email, a.email_verified_at, a.name, a.updated_at, o.id as organization_id, o.slug,
+      o.name as organization_name, o.policy, m.roles, m.home`
+const findActive = `select wanted.organization_id as asked, ${personColumns}
+    from unnest($1::text[], $2::text[]) as wanted (id, organization_id) join (${people}) on a.id = wanted.id
+      and m.organization_id = coalesce(wanted.organization_id, a.organization_id)
+    where a.disabled_at is null`
+const findPeople = `select ${personColumns} from ${people}
+    where a.disabled_at is null and a.id = any($1::text[]) order by m.home desc, o.name, o.id`
+const findMemberships = `select o.id as organization_id, o.slug, o.name as organization_name, o.policy, m.roles, m.home
+    from mlpipes_auth.memberships m join mlpipes_auth.organizations o on o.id = m.organization_id and o.closed_at is null
+    where m.account_id = $1 order by m.home desc, o.name, o.id`
 
 /** The kinds of authenticator of an account that are in this state. */
 const failures = (condition: 'consecutive > 0' | 'disabled_at is not null') =>
@@ -65,27 +85,52 @@ const failures = (condition: 'consecutive > 0' | 'disabled_at is not null') =>
   >`array(select f.kind from authenticator_failures f where f.account_id = a.id and ${sql.raw(`f.${condition}`)})`
 
 export interface Accounts {
-  /** The account if it may act now. Concurrent calls share a statement. */
-  findActive(id: string): Promise<Account | undefined>
-  /** The account behind an e-mail address, whether or not it may act. */
-  findForSignIn(emailNormalized: string): Promise<SignInAccount | undefined>
+  /**
+   * The account if it may act now, in one of its organisations. Concurrent calls share a statement.
+   * @param organizationId the home organisation when undefined
+   * @returns undefined also when the person does not belong there, or no more
+   */
+  findActive(id: string, organizationId?: string): Promise<Account | undefined>
+  /** The same with every organisation that the person belongs to. */
+  findPerson(id: string): Promise<Person | undefined>
+  /**
+   * The account behind an e-mail address, whether or not it may act.
+   * @param place where the sign-in leads; without one it is about the account, and so about its home organisation
+   */
+  findForSignIn(emailNormalized: string, place?: Place): Promise<SignInAccount | undefined>
   /** @param tx to see what that transaction did */
-  findForSignInById(id: string, tx?: Tx): Promise<SignInAccount | undefined>
+  findForSignInById(id: string, tx?: Tx, place?: Place): Promise<SignInAccount | undefined>
 }
 
 export function createAccounts(database: Database, policies: Policies): Accounts {
-  const findActiveCoalesced = coalesce<string, Account | undefined>(database, {
-    statement: findActive,
-    values: (ids) => [[...new Set(ids)]],
-    results(rows, ids) {
-      const byId = new Map(rows.map((row) => [String(row['id']), toAccount(row, policies)]))
-      return ids.map((id) => byId.get(id))
+  const findActiveCoalesced = coalesce<{ id: string; organizationId: string | undefined }, Account | undefined>(
+    database,
+    {
+      statement: findActive,
+      values(items) {
+        const once = [...new Map(items.map((item) => [keyOf(item.id, item.organizationId), item])).values()]
+        return [once.map((item) => item.id), once.map((item) => item.organizationId ?? null)]
+      },
+      results(rows, items) {
+        const byKey = new Map(rows.map((row) => [keyOf(row['id'], row['asked']), toAccount(row, policies)]))
+        return items.map((item) => byKey.get(keyOf(item.id, item.organizationId)))
+      },
     },
+  )
+  const findPerson = coalesce<string, Person | undefined>(database, {
+    statement: findPeople,
+    values: (ids) => [[...new Set(ids)]],
+    results: (rows, ids) =>
+      ids.map((id) => {
+        const own = rows.filter((row) => row['id'] === id)
+        return own[0] && { ...toIdentity(own[0]), memberships: own.map((row) => toMembership(row, policies)) }
+      }),
   })
   const findOne = async (
     db: Db,
     column: 'a.id' | 'a.email_normalized',
     value: string,
+    place: Place,
   ): Promise<SignInAccount | undefined> => {
     const row = await db
       .selectFrom('accounts as a')
@@ -123,9 +168,20 @@ export function createAccounts(database: Database, policies: Policies): Accounts
       .select(failures('disabled_at is not null').as('disabled_kinds'))
       .executeTakeFirst()
     if (!row) return undefined
+    const rows = await db.executeQuery(CompiledQuery.raw(findMemberships, [row.id]))
+    const decision = decideOrganization(
+      rows.rows.map((one) => toMembership(toRow(one), policies)),
+      place,
+    )
+    const home = toAccount(row, policies)
+    const { organization, roles, policy } = decision.kind === 'in' ? decision.membership : home
     return {
-      ...toAccount(row, policies),
+      ...home,
+      organization,
+      roles,
+      policy: policyIn({ organization, policy }, place.client),
       active: row.active,
+      decision,
       passwordHash: row.hash ?? undefined,
       passwordChangedAt: row.password_changed_at ?? undefined,
       passwordMustChange: row.must_change ?? false,
@@ -136,27 +192,55 @@ export function createAccounts(database: Database, policies: Policies): Accounts
     }
   }
   return {
-    findActive: findActiveCoalesced,
+    findActive: (id, organizationId) => findActiveCoalesced({ id, organizationId }),
+    findPerson,
     // PostgreSQL takes no NUL in a text, and no address has one (D9).
-    findForSignIn: async (email) =>
-      email.includes('\0') ? undefined : findOne(database.kysely, 'a.email_normalized', email),
-    findForSignInById: (id, tx) => findOne(tx ?? database.kysely, 'a.id', id),
+    findForSignIn: async (email, place = {}) =>
+      email.includes('\0') ? undefined : findOne(database.kysely, 'a.email_normalized', email, place),
+    findForSignInById: (id, tx, place = {}) => findOne(tx ?? database.kysely, 'a.id', id, place),
   }
 }
 
-function toAccount(row: Row, policies: (input: PolicyInput) => Policy): Account {
+/** The person in the organisation that was decided, in an app of `place.client`. */
+export function accountIn(person: Person, membership: Membership, place: Place): Account {
+  const { memberships, ...identity } = person
+  void memberships
+  const { organization, roles } = membership
+  return { ...identity, organization, roles, policy: policyIn(membership, place.client) }
+}
+
+function keyOf(id: unknown, organizationId: unknown): string {
+  return `${String(id)} ${organizationId === null || organizationId === undefined ? '' : String(organizationId)}`
+}
+
+function toIdentity(row: Row): Omit<Account, 'organization' | 'roles' | 'policy'> {
   return {
     id: String(row['id']),
     email: String(row['email']),
     emailVerified: row['email_verified_at'] !== null,
     name: String(row['name']),
     updatedAt: row['updated_at'] as Date,
+  }
+}
+
+function toMembership(row: Row, policies: Policies): Membership {
+  return {
     organization: {
       id: String(row['organization_id']),
       slug: String(row['slug']),
       name: String(row['organization_name']),
     },
+    home: row['home'] === true,
     roles: row['roles'] as string[],
     policy: policies(row['policy'] as PolicyInput),
   }
+}
+
+function toAccount(row: Row, policies: Policies): Account {
+  const { organization, roles, policy } = toMembership(row, policies)
+  return { ...toIdentity(row), organization, roles, policy }
+}
+
+function toRow(row: unknown): Row {
+  return row as Row
 }

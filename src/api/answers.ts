@@ -45,7 +45,7 @@ export function createAnswers(parts: {
     if (outcome.step === 'throttled') return throttled(call, outcome)
     if (outcome.step === 'refused') return refuse(call, refusalCodes[outcome.reason])
     if (outcome.step === 'done') return complete(call, flow)
-    if (outcome.step === 'impossible') return refuse(call, 'sign_in_impossible')
+    if (isImpossible(outcome.step)) return refuse(call, 'sign_in_impossible')
     if (outcome.step === 'identify') return refuse(call, 'out_of_step')
     return call.reply.send({ status: statuses[outcome.step] })
   }
@@ -81,7 +81,13 @@ export function refusePassword(call: Call, path: string, problems: readonly Pass
   )
 }
 
-const statuses: Readonly<Record<Exclude<Step, 'identify' | 'impossible' | 'done'>, StandingAnswer['status']>> = {
+type Impossible = 'impossible' | 'choose_organization' | 'wrong_organization' | 'wrong_network' | 'wrong_method'
+
+function isImpossible(step: Step): step is Impossible {
+  return step === 'impossible' || step === 'choose_organization' || step.startsWith('wrong_')
+}
+
+const statuses: Readonly<Record<Exclude<Step, 'identify' | Impossible | 'done'>, StandingAnswer['status']>> = {
   password: 'password_required',
   second_factor: 'second_factor_required',
   set_up_second_factor: 'second_factor_setup_required',

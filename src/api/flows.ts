@@ -85,13 +85,19 @@ export function createFlows(parts: {
       inRequestTransaction(database.kysely, async (tx) => {
         await endOld(tx, request.cookies[sessionCookie], origin)
         await runIn(tx, close, [sha256(uid)])
-        sessionId = await directSessions.create(result, { origin, clientId: app.id })
+        sessionId = await directSessions.create(result, {
+          origin,
+          clientId: app.id,
+          organizationId: result.organizationId,
+        })
       })
     const interaction = {
       uid,
       clientId: app.id,
       clientName: app.name,
       organizationId: app.organizationId,
+      place: { client: app.place },
+      ip: origin.ip,
       acr: undefined,
       // Everything is proven anew: what an app asks for at /oauth/authorize is asked there.
       before: undefined,

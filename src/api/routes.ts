@@ -20,7 +20,7 @@ import type { SecondFactorMethod } from '../login/methods/second-factor.ts'
 import type { SignUp } from '../login/sign-up.ts'
 import type { BrowserSessions } from '../oidc/browser-session.ts'
 import type { DirectSessions } from '../oidc/direct-session.ts'
-import type { Organizations } from '../organizations/organizations.ts'
+import type { Organizations, Policies } from '../organizations/organizations.ts'
 import type { Recovery } from '../recovery/recovery.ts'
 import { createOwnPassword } from '../self-service/password.ts'
 import type { Sessions } from '../sessions/sessions.ts'
@@ -38,6 +38,7 @@ export interface AuthApiParts {
   readonly database: Database
   readonly accounts: Accounts
   readonly organizations: Organizations
+  readonly policies: Policies
   readonly sessions: Sessions
   readonly browserSessions: BrowserSessions
   readonly directSessions: DirectSessions
@@ -61,7 +62,7 @@ export interface AuthApiParts {
 export function addAuthApi(app: FastifyInstance, parts: AuthApiParts): void {
   app.register(async (scope) => {
     const { issuer, database, secrets } = parts
-    const origins = createOrigins({ issuer, database, elapsedMs: () => performance.now() })
+    const origins = createOrigins({ issuer, database, policies: parts.policies, elapsedMs: () => performance.now() })
     const gate = createGate(scope, { issuer, secrets, origins })
     const flows = createFlows(parts)
     const current = createCurrentSession(parts)

@@ -153,7 +153,7 @@ function logoutMetadata(client: ClientInput): Record<string, unknown> {
 }
 
 const findClients = `select c.client_id, c.name, c.secret_digest, c.metadata, c.introspection, c.first_party, c.profile,
-      o.id as organization_id, o.name as organization_name
+      o.id as organization_id, o.name as organization_name, o.policy as organization_policy
     from mlpipes_auth.clients c join mlpipes_auth.organizations o on o.id = c.organization_id and o.closed_at is null
     where c.disabled_at is null and c.client_id = any($1::text[])`
 
@@ -187,5 +187,6 @@ function toMetadata(row: Row): Record<string, unknown> {
     profile: row['profile'],
     organization_id: row['organization_id'],
     organization_name: row['organization_name'],
+    organization_policy: row['organization_policy'],
   }
 }

@@ -163,6 +163,8 @@ export interface Schema {
     absolute_expires_at: Timestamp
     ended_at: TimestampOrNull
     end_reason: string | null
+    idle_seconds: number | null
+    absolute_seconds: number | null
   }
   session_organizations: { session_uid: string; organization_id: string }
   organization_roles: {

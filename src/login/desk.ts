@@ -14,7 +14,15 @@ import type { Organization, Organizations } from '../organizations/organizations
 import { acrOf, provedBefore } from './flow.ts'
 import type { Login, LoginInteraction, Outcome, Standing, Visitor } from './login.ts'
 import type { SecondFactorMethod } from './methods/second-factor.ts'
-import { type LoginPages, loginPages, offersOf, type PageError, refusalTexts, throttledText } from './pages.ts'
+import {
+  type LoginPages,
+  loginPages,
+  type OrganizationChoice,
+  offersOf,
+  type PageError,
+  refusalTexts,
+  throttledText,
+} from './pages.ts'
 
 export const uidSchema = z.strictObject({ uid: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/) })
 
@@ -73,7 +81,7 @@ export function createDesk(app: FastifyInstance, parts: DeskParts): Desk {
     const interaction = await interactions.open(request, reply, parseForm(uidSchema, request.params).uid)
     const visitor = { origin: originOf(request.raw), deviceHash: parts.devices.read(request.cookies) }
     const pages = loginPages(parts, request, reply, interaction)
-    return { interaction, signIn: toLoginInteraction(interaction), pages, visitor }
+    return { interaction, signIn: toLoginInteraction(interaction, visitor.origin.ip), pages, visitor }
   }
 
   const submitted = async <T extends { csrf: string }>(
@@ -100,6 +108,12 @@ export function createDesk(app: FastifyInstance, parts: DeskParts): Desk {
     switch (standing.step) {
       case 'identify':
         return pages.signIn(offersOf(await organizationOf(here)), interaction.loginHint, error)
+      case 'choose_organization':
+        return pages.chooseOrganization(address, choicesOf(standing), error)
+      case 'wrong_organization':
+      case 'wrong_network':
+      case 'wrong_method':
+        return pages.turnedAway(address, standing.step)
       case 'password':
         return pages.password(address, error)
       case 'second_factor':
@@ -147,18 +161,30 @@ export function createDesk(app: FastifyInstance, parts: DeskParts): Desk {
   return { open, submitted, whileSigningIn, showStep, answer, organizationOf }
 }
 
+/** The organisations to choose from, by name. */
+function choicesOf({ account }: Standing): readonly OrganizationChoice[] {
+  if (account?.decision.kind !== 'choose') return []
+  return account.decision.among.map(({ organization, home }) => ({
+    id: organization.id,
+    name: organization.name,
+    home,
+  }))
+}
+
 function policyOf(account: SignInAccount | undefined) {
   if (!account) throw new Error('a step after identification has an account')
   return account.policy
 }
 
-function toLoginInteraction(interaction: OpenInteraction): LoginInteraction {
+function toLoginInteraction(interaction: OpenInteraction, ip: string | undefined): LoginInteraction {
   const { required, session } = interaction
   return {
     uid: interaction.uid,
     clientId: interaction.client.id,
     clientName: interaction.client.name,
     organizationId: interaction.client.organizationId,
+    place: interaction.place,
+    ip,
     acr: acrOf(required.acr),
     before:
       session && !required.freshSignIn

@@ -8,6 +8,10 @@ export const factors: readonly Factor[] = ['pwd', 'link', 'otp', 'backup']
 
 export type Step =
   | 'identify'
+  | 'choose_organization'
+  | 'wrong_organization'
+  | 'wrong_network'
+  | 'wrong_method'
   | 'password'
   | 'second_factor'
   | 'set_up_second_factor'
@@ -26,6 +30,10 @@ export interface Flow {
 }
 
 export interface Requirements {
+  /** Which organisation the sign-in is for: known, to be chosen, or one that the person does not belong to. */
+  readonly organization: 'in' | 'choose' | 'foreign'
+  readonly isNetworkAllowed: boolean
+  readonly loginMethods: Policy['loginMethods']
   readonly mfa: Policy['mfa']
   /** What the app asked for (OpenID Connect Core §3.1.2.1, §5.5.1.1). */
   readonly acr: Acr | undefined
@@ -43,6 +51,12 @@ export function nextStep(flow: Flow, requirements: Requirements): Step {
   const { proved } = flow
   const hasSecond = proved.includes('otp') || proved.includes('backup')
   if (flow.accountId === undefined || !(proved.includes('pwd') || proved.includes('link'))) return 'identify'
+  // Whoever proved who they are is told what stands against them; nobody else learns where they belong.
+  if (requirements.organization !== 'in')
+    return requirements.organization === 'choose' ? 'choose_organization' : 'wrong_organization'
+  if (!requirements.isNetworkAllowed) return 'wrong_network'
+  if (!hasAllowedMethod(proved, requirements))
+    return requirements.hasPassword && requirements.loginMethods.includes('password') ? 'password' : 'wrong_method'
   // A factor that somebody turned on is asked for whatever the way in and the policy: MFA stands on the account.
   if (!hasSecond && requirements.hasSecondFactor) return 'second_factor'
   if (!proved.includes('pwd') && needsPassword(requirements, hasSecond))
@@ -52,6 +66,14 @@ export function nextStep(flow: Flow, requirements: Requirements): Step {
   if (flow.codesPending) return 'save_backup_codes'
   if (proved.includes('pwd') && requirements.passwordExpired) return 'change_password'
   return 'done'
+}
+
+/** Whether one of the things proven first is a way in that the organisation takes. */
+function hasAllowedMethod(proved: readonly Factor[], { loginMethods }: Requirements): boolean {
+  return (
+    (proved.includes('pwd') && loginMethods.includes('password')) ||
+    (proved.includes('link') && loginMethods.includes('magic_link'))
+  )
 }
 
 function needsSecondFactor({ mfa, acr, factorReset }: Requirements): boolean {

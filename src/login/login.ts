@@ -1,6 +1,7 @@
 // The sign-in itself: where one stands, and how a proof moves it on. What proves something is in methods/; each of them
 // hands its verdict to `prove`, and only flow.ts says what comes next. Pages are in routes.ts.
 import type { Accounts, SignInAccount } from '../accounts/accounts.ts'
+import type { Place } from '../accounts/place.ts'
 import { appendAudit } from '../audit/audit.ts'
 import type { AuditEvent, Origin } from '../audit/events.ts'
 import { rememberDevice } from '../credentials/devices.ts'
@@ -11,12 +12,15 @@ import { startTotpSetup } from '../credentials/totp.ts'
 import { type Secrets, sha256 } from '../crypto/secrets.ts'
 import type { Database, Tx } from '../db/database.ts'
 import { joinTransaction, transact } from '../db/transaction.ts'
+import { isAddressAllowed } from '../organizations/network.ts'
 import { type Acr, authenticationContext, type Factor, nextStep, type Requirements, type Step } from './flow.ts'
 import { advanceFlow, findFlow, type StoredFlow } from './store.ts'
 
 /** What the provider needs to hear when a sign-in is over. */
 export interface LoginResult {
   readonly accountId: string
+  /** The organisation that the sign-in is for. */
+  readonly organizationId: string
   readonly amr: string[]
   readonly acr: string
   /** Epoch seconds of the sign-in. */
@@ -29,6 +33,10 @@ export interface LoginInteraction {
   readonly clientId: string
   readonly clientName: string
   readonly organizationId: string | undefined
+  /** Where it leads: what the app asked for, its organisation and its policy, where the live session is. */
+  readonly place: Place
+  /** Where the browser is. */
+  readonly ip: string | undefined
   /** What the app asked for. */
   readonly acr: Acr | undefined
   /** What a live session of this browser proved, if proving more is enough. */
@@ -68,6 +76,7 @@ export interface Proof {
 
 /** What else a step changes about the flow. */
 interface FlowChange {
+  readonly organizationId?: string
   readonly totpId?: string | undefined
   readonly codesPending?: boolean
 }
@@ -84,6 +93,8 @@ export interface LoginParts {
 
 export interface Login {
   standing(interaction: LoginInteraction): Promise<Standing>
+  /** Somebody of several organisations says which one this sign-in is for. */
+  choose(interaction: LoginInteraction, organizationId: string, visitor: Visitor): Promise<Outcome>
   /** Adds a proof to the sign-in. When that completes it, finishes it in the same transaction. */
   prove(interaction: LoginInteraction, standing: Standing, proof: Proof, visitor: Visitor): Promise<Outcome>
   /** Moves the sign-in on after something else than a proof was done: codes kept, password changed, set-up begun. */
@@ -120,6 +131,9 @@ export function createLogin(parts: LoginParts): Login {
   const requirements = (interaction: LoginInteraction, account: SignInAccount): Requirements => {
     const maySetUp = parts.offersSecondFactor && account.policy.mfa !== 'off'
     return {
+      organization: account.decision.kind,
+      isNetworkAllowed: isAddressAllowed(account.policy, interaction.ip),
+      loginMethods: account.policy.loginMethods,
       mfa: account.policy.mfa,
       acr: interaction.acr,
       hasPassword: account.passwordHash !== undefined,
@@ -130,6 +144,10 @@ export function createLogin(parts: LoginParts): Login {
       factorReset: maySetUp ? factorResetState(account.factorResetUntil, now()) : 'none',
     }
   }
+
+  /** The account as it stands in the organisation that was chosen, if one was. */
+  const find = (interaction: LoginInteraction, flow: StoredFlow, accountId: string, tx?: Tx) =>
+    accounts.findForSignInById(accountId, tx, placeOf(interaction, flow))
 
   async function settle(
     tx: Tx,
@@ -182,7 +200,13 @@ export function createLogin(parts: LoginParts): Login {
     if (account.factorResetUntil) await forgetFactorReset(tx, account.id)
     await noteDevice(tx, account, visitor)
     await joinTransaction(tx, () =>
-      interaction.finish({ accountId: account.id, amr, acr, ts: signedInAt(interaction, account) }),
+      interaction.finish({
+        accountId: account.id,
+        organizationId: account.organization.id,
+        amr,
+        acr,
+        ts: signedInAt(interaction, account),
+      }),
     )
   }
 
@@ -219,11 +243,11 @@ export function createLogin(parts: LoginParts): Login {
     }
   }
 
-  return {
+  const login: Login = {
     async standing(interaction) {
       const stored = await findFlow(db, sha256(interaction.uid))
       const flow = stored ?? firstFlow(interaction)
-      const account = flow.accountId === undefined ? undefined : await accounts.findForSignInById(flow.accountId)
+      const account = flow.accountId === undefined ? undefined : await find(interaction, flow, flow.accountId)
       if (!account?.active)
         return { step: 'identify', flow: { ...emptyFlow, version: flow.version }, account: undefined }
       const step = nextStep(flow, requirements(interaction, account))
@@ -234,7 +258,10 @@ export function createLogin(parts: LoginParts): Login {
 
     prove: (interaction, { flow }, proof, visitor) =>
       attempt(async (tx) => {
-        const { account, factor } = proof
+        const { factor } = proof
+        // What is asked of somebody depends on the organisation that they chose before.
+        const isChosen = flow.organizationId !== undefined && flow.accountId === proof.account.id
+        const account = (isChosen ? await find(interaction, flow, proof.account.id, tx) : undefined) ?? proof.account
         if (proof.within && !(await proof.within(tx))) throw new Undone()
         // Another person than the one so far: nothing of what was proven is theirs.
         const base = flow.accountId === account.id ? flow : { ...emptyFlow, version: flow.version }
@@ -244,12 +271,23 @@ export function createLogin(parts: LoginParts): Login {
         return step
       }),
 
+    async choose(interaction, organizationId, visitor) {
+      const standing = await login.standing(interaction)
+      const { account } = standing
+      const isOffered =
+        account?.decision.kind === 'choose' &&
+        account.decision.among.some(({ organization }) => organization.id === organizationId)
+      if (!isOffered) return { step: 'refused', reason: 'stale' }
+      return login.move(interaction, standing, { organizationId }, visitor)
+    },
+
     move: (interaction, { flow, account }, change, visitor, within) =>
       attempt(async (tx) => {
         if (!account || (within && !(await within(tx)))) throw new Undone()
         // What was just done may have changed what the account has.
-        const current = (await accounts.findForSignInById(account.id, tx)) ?? account
-        return settle(tx, interaction, current, { ...flow, ...change }, visitor, 0)
+        const next = { ...flow, ...change }
+        const current = (await find(interaction, next, account.id, tx)) ?? account
+        return settle(tx, interaction, current, next, visitor, 0)
       }),
 
     async fail(interaction, { reason, attempts, account, identifierMac }, origin, within) {
@@ -268,9 +306,21 @@ export function createLogin(parts: LoginParts): Login {
       })
     },
   }
+  return login
 }
 
-const emptyFlow: StoredFlow = { version: 0, accountId: undefined, proved: [], codesPending: false, totpId: undefined }
+const emptyFlow: StoredFlow = {
+  version: 0,
+  accountId: undefined,
+  proved: [],
+  codesPending: false,
+  totpId: undefined,
+  organizationId: undefined,
+}
+
+function placeOf({ place }: LoginInteraction, { organizationId }: StoredFlow): Place {
+  return { ...place, chosenId: organizationId ?? place.chosenId }
+}
 
 /** Somebody with a live session who only has to prove more begins with what they proved for it. */
 function firstFlow({ before }: LoginInteraction): StoredFlow {

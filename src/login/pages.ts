@@ -83,6 +83,29 @@ interface SignUpForm {
   readonly specialty: string
 }
 
+export interface OrganizationChoice {
+  readonly id: string
+  readonly name: string
+  readonly home: boolean
+}
+
+export type TurnedAway = 'wrong_organization' | 'wrong_network' | 'wrong_method'
+
+const turnedAwayTexts: Readonly<Record<TurnedAway, PageError>> = {
+  wrong_organization: {
+    title: 'You do not belong to this organisation',
+    text: 'The app asked for an organisation that your account has no place in. Ask its administrator to invite you, or sign in with another account.',
+  },
+  wrong_network: {
+    title: 'Sign-in is not allowed from here',
+    text: 'Your organisation lets people sign in from its own networks only. Connect to the hospital network or its VPN, then sign in again.',
+  },
+  wrong_method: {
+    title: 'Your organisation asks for another way to sign in',
+    text: 'It does not take the way that you used. Sign in with the way that it allows, or ask your administrator.',
+  },
+}
+
 /** Renders the pages of one request. */
 export interface LoginPages {
   signIn(offers: Offers, email: string, error?: PageError): FastifyReply
@@ -93,6 +116,8 @@ export interface LoginPages {
   backupCodes(email: string, codes: readonly string[], error?: PageError): FastifyReply
   changePassword(email: string, policy: Policy, problems: readonly PasswordProblem[], error?: PageError): FastifyReply
   impossible(): FastifyReply
+  chooseOrganization(email: string, choices: readonly OrganizationChoice[], error?: PageError): FastifyReply
+  turnedAway(email: string, why: TurnedAway): FastifyReply
   mailSent(
     about: { readonly email: string; readonly codeAction: string | undefined; readonly kind: string },
     error?: PageError,
@@ -195,6 +220,19 @@ export function loginPages(
         ...newPasswordData(policy, problems),
       }),
     impossible: () => page('login/impossible', 'A second factor is needed', { action: `${path}/cannot` }),
+    chooseOrganization: (email, choices, error) =>
+      page('login/choose-organization', 'Choose your organisation', {
+        action: `${path}/organization`,
+        email,
+        choices,
+        error,
+      }),
+    turnedAway: (email, why) =>
+      page('login/turned-away', turnedAwayTexts[why].title, {
+        action: `${path}/cannot`,
+        email,
+        why: turnedAwayTexts[why],
+      }),
     mailSent: ({ email, codeAction, kind }, error) =>
       page('login/mail-sent', 'Check your email', { email, codeAction, kind, error }),
     forgot: (email, error) => page('login/forgot', 'Forgot your password?', { action: `${path}/forgot`, email, error }),

@@ -19,6 +19,7 @@ const passwordForm = z.strictObject({ csrf, email, password })
 const codeForm = z.strictObject({ csrf, code })
 const consentForm = z.strictObject({ csrf, decision: z.enum(['allow', 'deny']) })
 const emptyForm = z.strictObject({ csrf })
+const organizationForm = z.strictObject({ csrf, organization: z.string().max(64) })
 const newPasswordForm = z.strictObject({ csrf, password })
 
 export interface LoginRouteParts extends DeskParts, MailRouteParts {
@@ -101,8 +102,13 @@ export function addLoginRoutes(app: FastifyInstance, parts: LoginRouteParts): vo
     return here.pages.changePassword(account.email, account.policy, outcome.problems)
   })
 
+  whileSigningIn('/organization', organizationForm, async (here, reply) =>
+    answer(reply, here, await login.choose(here.signIn, here.form.organization, here.visitor)),
+  )
+
   whileSigningIn('/cannot', emptyForm, async (here, reply) => {
-    await here.interaction.cannotMeet()
+    const { step } = await login.standing(here.signIn)
+    await (step === 'impossible' ? here.interaction.cannotMeet() : here.interaction.turnAway())
     return reply.redirect(here.interaction.returnTo, 303)
   })
 

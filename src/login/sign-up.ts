@@ -159,7 +159,7 @@ export function createSignUp(parts: Parts): SignUp {
       const link = await spend(tx)
       return link && create(tx, link, interaction, visitor.origin)
     })
-    const account = id === undefined ? undefined : await accounts.findForSignInById(id)
+    const account = id === undefined ? undefined : await accounts.findForSignInById(id, undefined, interaction.place)
     if (!account) return { step: 'refused', reason: 'link_dead' }
     // The password was chosen in this very sign-in, by whoever reads the mail: both are proven.
     const standing = await login.standing(interaction)

@@ -8,6 +8,8 @@ export interface StoredFlow extends Flow {
   readonly version: number
   /** The authenticator that is being set up in this sign-in. */
   readonly totpId: string | undefined
+  /** The organisation that somebody of several chose. */
+  readonly organizationId: string | undefined
 }
 
 const flowMinutes = 15
@@ -15,7 +17,7 @@ const flowMinutes = 15
 export async function findFlow(db: Db, interactionHash: string): Promise<StoredFlow | undefined> {
   const row = await db
     .selectFrom('sign_in_flows')
-    .select(['version', 'account_id', 'proved', 'totp_id', 'codes_pending'])
+    .select(['version', 'account_id', 'proved', 'totp_id', 'codes_pending', 'organization_id'])
     .where('interaction_hash', '=', interactionHash)
     .where('expires_at', '>', sql<Date>`now()`)
     .executeTakeFirst()
@@ -26,6 +28,7 @@ export async function findFlow(db: Db, interactionHash: string): Promise<StoredF
       proved: factors.filter((factor) => row.proved.includes(factor)),
       totpId: row.totp_id ?? undefined,
       codesPending: row.codes_pending,
+      organizationId: row.organization_id ?? undefined,
     }
   )
 }
@@ -40,6 +43,7 @@ export async function advanceFlow(tx: Tx, interactionHash: string, flow: StoredF
     proved: [...new Set<Factor>(flow.proved)],
     totp_id: flow.totpId ?? null,
     codes_pending: flow.codesPending,
+    organization_id: flow.organizationId ?? null,
   }
   if (flow.version === 0) {
     const inserted = await tx

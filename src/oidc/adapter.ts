@@ -1,7 +1,7 @@
 // The provider's storage: one adapter per model name over payloads, sessions and clients, writing the audit row of
 // what it stores in the same statement or transaction.
 import { type Adapter, type AdapterPayload, errors, type KoaContextWithOIDC, Provider } from 'oidc-provider'
-import type { Accounts } from '../accounts/accounts.ts'
+import type { Account, Accounts } from '../accounts/accounts.ts'
 import { appendAudit } from '../audit/audit.ts'
 import type { Actor, AuditEvent } from '../audit/events.ts'
 import { type Clients, isClientId } from '../clients/clients.ts'
@@ -10,9 +10,10 @@ import type { Db } from '../db/database.ts'
 import { hasScope, inRequestTransaction, withOpenTransaction } from '../db/transaction.ts'
 import { originOf } from '../http/origin.ts'
 import { anonymousLimits, sessionLimits } from '../sessions/policy.ts'
-import type { Sessions, StoredSession } from '../sessions/sessions.ts'
+import type { Sessions } from '../sessions/sessions.ts'
 import { accountOf } from './claims.ts'
 import { directContext } from './direct-session.ts'
+import { keepBrowserSession, keepSessionOfToken } from './request-session.ts'
 import type { PayloadStore, StoredPayload } from './store.ts'
 
 export interface AdapterParts {
@@ -27,6 +28,8 @@ export interface AdapterParts {
 const reuseGraceSeconds = 10
 const replayMemorySeconds = 600
 const spentOnce = new Set(['AuthorizationCode', 'RefreshToken'])
+// What says in which organisation its person acts (internals.ts makes the first two tell).
+const personalModels = new Set(['AuthorizationCode', 'RefreshToken', 'AccessToken'])
 const tokenModels = new Set(['AccessToken', 'RefreshToken', 'ClientCredentials'])
 
 /** The adapter factory for the provider's configuration. Models that this server does not offer are refused. */
@@ -48,13 +51,15 @@ function payloadAdapter(parts: AdapterParts, model: string): Adapter {
         return
       }
       const idHash = sha256(id)
+      const organizationId = personalModels.has(model) ? accountOf(currentContext())?.organization.id : undefined
       const row = {
         model,
         idHash,
-        payload: stripped(payload),
+        payload: { ...stripped(payload), ...(organizationId === undefined ? {} : { organizationId }) },
         grantId: payload.grantId,
         accountId: payload.accountId ?? payload.result?.login?.accountId,
         clientId: payload.clientId,
+        organizationId,
         expiresInSeconds: expiresIn,
       }
       const events = tokenModels.has(model) ? [tokenEvent(model, idHash, payload)] : []
@@ -135,11 +140,15 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
     async upsert(id, payload) {
       const accountId = payload.accountId
       const context = currentContext()
+      const direct = directContext()
       const loaded = accountOf(context)
       // What this request read of the account a moment ago decides; asking again would only cost.
       const account =
-        accountId === undefined ? undefined : loaded?.id === accountId ? loaded : await accounts.findActive(accountId)
-      const direct = directContext()
+        accountId === undefined
+          ? undefined
+          : loaded?.id === accountId
+            ? loaded
+            : await accounts.findActive(accountId, direct?.organizationId)
       const origin = context ? originOf(context.req) : (direct?.origin ?? {})
       const limits = account ? sessionLimits(account.policy) : anonymousLimits
       const uid = String(payload.uid)
@@ -149,6 +158,7 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
         payload: stripped(payload),
         accountId: account?.id,
         organizationId: account?.organization.id,
+        usedFor: usedFor(account, context),
         ip: origin.ip,
         userAgent: origin.userAgent,
         signedIn: payload.loginTs !== undefined,
@@ -170,12 +180,14 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
     },
     async find(id) {
       const stored = await sessions.findById(sha256(id))
+      const context = currentContext()
+      if (stored && context) keepBrowserSession(context.req, stored)
       return stored && { ...stored.payload, jti: id }
     },
     async findByUid(uid) {
       const stored = await sessions.findByUid(uid)
       const context = currentContext()
-      if (stored && context) readSessions.set(context.req, stored)
+      if (stored && context) keepSessionOfToken(context.req, stored)
       return stored && { ...stored.payload }
     },
     async destroy(id) {
@@ -204,11 +216,11 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
   }
 }
 
-const readSessions = new WeakMap<object, StoredSession>()
-
-/** The session of the token that a request used, if one was read for it: not for tokens that outlive their session. */
-export function sessionOfToken(context: KoaContextWithOIDC): StoredSession | undefined {
-  return readSessions.get(context.req)
+/** The organisations that a request with a session is about: their limits hold it from now on. */
+function usedFor(account: Account | undefined, context: KoaContextWithOIDC | undefined): string[] {
+  if (!account) return []
+  const ofClient = context?.oidc.client?.['organization_id']
+  return [account.organization.id, ...(typeof ofClient === 'string' ? [ofClient] : [])]
 }
 
 function clientAdapter({ clients }: AdapterParts): Adapter {

@@ -36,8 +36,13 @@ export function createBrowserSessions(parts: {
       const id = cookies[name]
       if (id === undefined || !idPattern.test(id)) return undefined
       const stored = await parts.sessions.findById(sha256(id))
-      const { accountId } = stored ?? {}
-      const account = accountId === undefined ? undefined : await parts.accounts.findActive(accountId)
+      const { accountId, organizationId } = stored ?? {}
+      // Who lost the place that the session is in goes on in their home organisation.
+      const account =
+        accountId === undefined
+          ? undefined
+          : ((await parts.accounts.findActive(accountId, organizationId)) ??
+            (await parts.accounts.findActive(accountId)))
       if (!stored || !account) return undefined
       const { acr, amr, loginTs } = stored.payload
       return {

@@ -1,19 +1,23 @@
 // What the provider says about a person: claims by scope, and what introspection adds to their token.
 import type { KoaContextWithOIDC } from 'oidc-provider'
 import type { Account } from '../accounts/accounts.ts'
+import type { Decision } from '../accounts/place.ts'
 
 interface ProviderAccount {
   readonly accountId: string
   readonly account: Account
+  /** Which organisation an authorization request is for; undefined for the use of a token, which says it. */
+  readonly decision: Decision | undefined
   claims(): Record<string, unknown> & { sub: string }
   readonly [name: string]: unknown
 }
 
 /** An account in the shape that the provider works with. */
-export function toProviderAccount(account: Account): ProviderAccount {
+export function toProviderAccount(account: Account, decision?: Decision): ProviderAccount {
   return {
     accountId: account.id,
     account,
+    decision,
     claims: () => ({
       sub: account.id,
       name: account.name,
@@ -31,6 +35,12 @@ export function toProviderAccount(account: Account): ProviderAccount {
 export function accountOf(context: KoaContextWithOIDC | undefined): Account | undefined {
   const loaded: unknown = context?.oidc.entities.Account
   return isProviderAccount(loaded) ? loaded.account : undefined
+}
+
+/** Which organisation the current authorization request is for, when somebody is signed in. */
+export function decisionOf(context: KoaContextWithOIDC): Decision | undefined {
+  const loaded: unknown = context.oidc.entities.Account
+  return isProviderAccount(loaded) ? loaded.decision : undefined
 }
 
 function isProviderAccount(value: unknown): value is ProviderAccount {
@@ -53,6 +63,7 @@ export function accountClaims(
     org_slug: account.organization.slug,
     roles: [...account.roles],
     ...(source?.acr === undefined ? {} : { acr: source.acr }),
+    ...(source?.amr === undefined ? {} : { amr: [...source.amr] }),
     ...(source?.authTime === undefined ? {} : { auth_time: source.authTime }),
   }
 }

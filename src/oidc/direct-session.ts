@@ -11,6 +11,8 @@ import { sessionCookieName } from './browser-session.ts'
 export interface DirectContext {
   readonly origin: Origin
   readonly clientId: string
+  /** The organisation that the sign-in was for; the home organisation when undefined. */
+  readonly organizationId: string | undefined
 }
 
 const contexts = new AsyncLocalStorage<DirectContext>()

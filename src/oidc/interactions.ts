@@ -1,15 +1,18 @@
 // The provider's interaction of a request: found by its cookie and held against the path, finished with a result.
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { errors, type InteractionResults, type Provider } from 'oidc-provider'
+import type { Place } from '../accounts/place.ts'
 import { appendAudit } from '../audit/audit.ts'
 import type { Db } from '../db/database.ts'
 import { joinTransaction, transact } from '../db/transaction.ts'
 import { Refusal } from '../errors.ts'
 import { originOf } from '../http/origin.ts'
 import type { LoginResult } from '../login/login.ts'
+import type { Sessions } from '../sessions/sessions.ts'
 import type { AcrName } from './acr.ts'
 import type { Consents } from './consents.ts'
-import { acrRequestOf, acrUnmet } from './prompts.ts'
+import { acrRequestOf, lighterReasons } from './prompts.ts'
+import type { Standings } from './standing.ts'
 
 export interface OpenInteraction {
   readonly uid: string
@@ -21,6 +24,8 @@ export interface OpenInteraction {
     readonly organizationId: string | undefined
     readonly organizationName: string | undefined
   }
+  /** Where the sign-in leads, as far as the request and the live session say. */
+  readonly place: Place
   readonly redirectHost: string
   readonly loginHint: string
   readonly returnTo: string
@@ -43,6 +48,8 @@ export interface OpenInteraction {
   cancel(): Promise<void>
   /** Finishes with `unmet_authentication_requirements`: this person cannot reach here what the client asks for. */
   cannotMeet(): Promise<void>
+  /** Finishes with `access_denied`: the organisation does not let this person in here, or in this way. */
+  turnAway(): Promise<void>
 }
 
 export interface LiveSession {
@@ -64,7 +71,11 @@ export function createInteractions(parts: {
   provider(): Provider
   readonly db: Db
   readonly consents: Consents
+  readonly standings: Standings
+  readonly sessions: Sessions
 }): Interactions {
+  const sessionOrganization = async (sessionUid: string | undefined) =>
+    sessionUid === undefined ? undefined : (await parts.sessions.findByUid(sessionUid))?.organizationId
   return {
     async open(request, reply, uid) {
       const provider = parts.provider()
@@ -106,6 +117,13 @@ export function createInteractions(parts: {
           organizationId,
           organizationName: toText(client['organization_name']),
         },
+        place: {
+          requestedSlug: toText(details.params['organization']),
+          // Chosen at the prompt before this one, when the app asks for consent as well.
+          chosenId: toText(Reflect.get(details.lastSubmission?.login ?? {}, 'organizationId')),
+          sessionOrganizationId: await sessionOrganization(details.session?.uid),
+          client: parts.standings.placeOf(client),
+        },
         redirectHost: URL.parse(String(details.params['redirect_uri']))?.host ?? '',
         loginHint: toText(details.params['login_hint'])?.slice(0, 254) ?? '',
         returnTo: details.returnTo,
@@ -115,7 +133,8 @@ export function createInteractions(parts: {
         firstTime: details.grantId === undefined,
         required: {
           acr: acrRequest.ok ? acrRequest.least : undefined,
-          freshSignIn: details.prompt.name === 'login' && details.prompt.reasons.some((reason) => reason !== acrUnmet),
+          freshSignIn:
+            details.prompt.name === 'login' && details.prompt.reasons.some((reason) => !lighterReasons.has(reason)),
         },
         session: await liveSession(provider, details),
         async finishLogin(result) {
@@ -147,6 +166,9 @@ export function createInteractions(parts: {
         },
         async cancel() {
           await finish({ error: 'access_denied', error_description: 'the person cancelled the sign-in' })
+        },
+        async turnAway() {
+          await finish({ error: 'access_denied', error_description: 'the organisation does not allow this sign-in' })
         },
         async cannotMeet() {
           await finish({

@@ -47,6 +47,17 @@ export function reportSatisfiedAcr(provider: Provider): void {
 }
 
 /**
+ * The provider's models drop what they do not know. A code and a refresh token tell in which organisation their person
+ * acts; an access token says it in its claims.
+ */
+export function keepOrganizationOfTokens(provider: Provider): void {
+  for (const model of [provider.AuthorizationCode, provider.RefreshToken]) {
+    const names = [...model.IN_PAYLOAD, 'organizationId']
+    Object.defineProperty(model, 'IN_PAYLOAD', { get: () => names })
+  }
+}
+
+/**
  * The provider would call each client's logout endpoint while the person waits at the sign-out page, once, and forget it.
  * Our outbox does it for every ending, with retries; this one says in discovery that it is done, and does nothing.
  */

@@ -1,43 +1,46 @@
 // Who may introspect what (RFC 7662 §4): nobody, unless the caller's registration says so, and only tokens of people,
 // organisations and clients that may act now.
 import type { Client, KoaContextWithOIDC } from 'oidc-provider'
-import type { Account, Accounts } from '../accounts/accounts.ts'
+import type { Account } from '../accounts/accounts.ts'
 import type { AuditEvent } from '../audit/events.ts'
 import type { Clients } from '../clients/clients.ts'
 import { sha256 } from '../crypto/secrets.ts'
 import { originOf } from '../http/origin.ts'
 import type { Activity } from '../sessions/activity.ts'
-import { sessionOfToken } from './adapter.ts'
+import { sessionOfToken } from './request-session.ts'
+import { type Standings, tokenBreach, type UsedToken } from './standing.ts'
 
-interface IntrospectedToken {
+interface IntrospectedToken extends UsedToken {
   readonly kind: string
   readonly jti?: string
   readonly clientId?: string | undefined
-  readonly accountId?: string | undefined
+  extra?: Readonly<Record<string, unknown>> | undefined
   readonly aud?: string | readonly string[] | undefined
 }
 
 interface Parts {
-  readonly accounts: Accounts
+  readonly standings: Standings
   readonly clients: Clients
   readonly activity: Activity
   record(event: AuditEvent): Promise<void>
 }
 
-export function createIntrospectionPolicy({ accounts, clients, activity, record }: Parts) {
+export function createIntrospectionPolicy({ standings, clients, activity, record }: Parts) {
   /** A resource server asks because its person is doing something, unless its registration says otherwise. */
   async function countAsActivity(context: KoaContextWithOIDC, caller: Client, account: Account | undefined) {
-    const session = sessionOfToken(context)
+    const session = sessionOfToken(context.req)
     if (session && account && caller['session_activity'] !== false) await activity.used(session, account.policy)
   }
   return async (context: KoaContextWithOIDC, caller: Client, token: IntrospectedToken): Promise<boolean> => {
     const issuedTo =
       token.clientId === caller.clientId ? caller : token.clientId && (await clients.findMetadata(token.clientId))
     if (!issuedTo) return false
-    const account = token.accountId === undefined ? undefined : await accounts.findActive(token.accountId)
-    if (token.accountId !== undefined && !account) return false
+    const account = await standings.accountOfToken(token, issuedTo)
+    if (token.accountId !== undefined && (!account || tokenBreach(context, account.policy, token))) return false
     const owner = String(issuedTo['organization_id'])
     if (isAllowed(caller, token, owner)) {
+      // What the person may do now, not what they might when the token was issued.
+      if (account && token.kind === 'AccessToken') token.extra = { ...token.extra, roles: [...account.roles] }
       await countAsActivity(context, caller, account)
       return true
     }

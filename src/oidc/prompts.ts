@@ -3,9 +3,15 @@
 import { strict as assert } from 'node:assert'
 import { errors, interactionPolicy, type KoaContextWithOIDC } from 'oidc-provider'
 import { type AcrRequest, requiredAcr, satisfies } from './acr.ts'
+import { accountOf, decisionOf } from './claims.ts'
+import { sessionBreach } from './standing.ts'
 
-/** The reason of a prompt that only asks for more than the session has proven. Every other one asks for all anew. */
-export const acrUnmet = 'acr_unmet'
+const acrUnmet = 'acr_unmet'
+const mfaUnmet = 'mfa_unmet'
+const organizationUnchosen = 'organization_unchosen'
+const networkUnmet = 'network_unmet'
+/** Reasons of a prompt that only asks for more than the session has proven. Every other one asks for all anew. */
+export const lighterReasons: ReadonlySet<string> = new Set([acrUnmet, mfaUnmet, organizationUnchosen, networkUnmet])
 
 const { Check } = interactionPolicy
 
@@ -20,6 +26,18 @@ export function prompts(): interactionPolicy.DefaultPolicy {
   checks.remove('essential_acr')
   checks.remove('essential_acrs')
   checks.add(new Check('account_gone', 'the account of this session may not act any more', 'login_required', isGone))
+  checks.add(new Check('organization_foreign', 'this session is not of that organisation', 'login_required', isForeign))
+  checks.add(
+    new Check(organizationUnchosen, 'an organisation is to be chosen', 'account_selection_required', isUnchosen),
+  )
+  checks.add(new Check('session_over', 'this session is too old for the organisation', 'login_required', isOver))
+  checks.add(
+    new Check('method_unmet', 'this sign-in is not one that the organisation takes', 'login_required', isMethodUnmet),
+  )
+  checks.add(new Check(mfaUnmet, 'the organisation asks for a second factor', 'login_required', breaks('mfa')))
+  checks.add(
+    new Check(networkUnmet, 'the organisation does not allow this network', 'access_denied', breaks('network')),
+  )
   checks.add(new Check(acrUnmet, 'this session was signed in to more weakly than asked', 'login_required', isUnmet))
   return policy
 }
@@ -31,6 +49,48 @@ export function acrRequestOf(params: Readonly<Record<string, unknown>> | undefin
 
 function isGone({ oidc: { session, account } }: KoaContextWithOIDC): boolean {
   return session?.accountId !== undefined && account === undefined
+}
+
+/**
+ * Whether the app asked for an organisation that the person of this session does not belong to: somebody else may sign in.
+ * @throws AccessDenied when they just did
+ */
+function isForeign(context: KoaContextWithOIDC): boolean {
+  if (decisionOf(context)?.kind !== 'foreign') return false
+  if (context.oidc.result?.login) throw new errors.AccessDenied('this account does not belong to that organisation')
+  return true
+}
+
+function isUnchosen(context: KoaContextWithOIDC): boolean {
+  return decisionOf(context)?.kind === 'choose'
+}
+
+/** What the policy of now finds wanting in the session; it cannot be asked before the organisation is known. */
+function breachIn(context: KoaContextWithOIDC) {
+  const account = accountOf(context)
+  if (!account || decisionOf(context)?.kind !== 'in') return undefined
+  return sessionBreach(context, account.policy)
+}
+
+function breaks(breach: 'mfa' | 'network'): (context: KoaContextWithOIDC) => boolean {
+  return (context) => breachIn(context) === breach
+}
+
+/**
+ * The sign-in itself (login/flow.ts) gives no session by a method that the policy does not take.
+ * @throws AccessDenied when the policy changed while somebody signed in
+ */
+function isMethodUnmet(context: KoaContextWithOIDC): boolean {
+  if (breachIn(context) !== 'method') return false
+  if (context.oidc.result?.login) throw new errors.AccessDenied('the organisation does not take this way of signing in')
+  return true
+}
+
+function isOver(context: KoaContextWithOIDC): boolean {
+  // Who just signed in begins the limits anew.
+  if (context.oidc.result?.login) return false
+  const breach = breachIn(context)
+  return breach === 'idle' || breach === 'absolute'
 }
 
 /**

@@ -12,14 +12,15 @@ import { originOf } from '../http/origin.ts'
 import type { Activity } from '../sessions/activity.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { acrs } from './acr.ts'
-import { createAdapterFactory, sessionOfToken } from './adapter.ts'
+import { createAdapterFactory } from './adapter.ts'
 import { sessionCookieName } from './browser-session.ts'
-import { accountClaims, accountOf, toProviderAccount } from './claims.ts'
+import { accountClaims, accountOf } from './claims.ts'
 import type { Consents } from './consents.ts'
 import { answerFaults } from './faults.ts'
 import {
   alwaysIncludeSid,
   compareClientSecretsByDigest,
+  keepOrganizationOfTokens,
   leaveLogoutToTheOutbox,
   pinUrlsToIssuer,
   reportSatisfiedAcr,
@@ -27,6 +28,8 @@ import {
 import { createIntrospectionPolicy } from './introspection.ts'
 import type { ProtocolPages } from './pages.ts'
 import { prompts } from './prompts.ts'
+import { sessionOfToken } from './request-session.ts'
+import type { Standings } from './standing.ts'
 import type { PayloadStore } from './store.ts'
 
 export interface ProviderParts {
@@ -37,6 +40,7 @@ export interface ProviderParts {
   readonly sessions: Sessions
   readonly clients: Clients
   readonly accounts: Accounts
+  readonly standings: Standings
   readonly consents: Consents
   readonly activity: Activity
   readonly pages: ProtocolPages
@@ -71,6 +75,7 @@ export function createProvider(parts: ProviderParts, jwks: readonly JWK[]): Prov
   alwaysIncludeSid(provider)
   reportSatisfiedAcr(provider)
   leaveLogoutToTheOutbox(provider)
+  keepOrganizationOfTokens(provider)
   compareClientSecretsByDigest(provider, parts.secrets)
   answerFaults(provider, parts)
   provider.use(async (context, next) => {
@@ -133,6 +138,8 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     allowOmittingSingleRegisteredRedirectUri: false,
     clockTolerance: clockToleranceSeconds,
     conformIdTokenClaims: true,
+    // Which of their organisations somebody signs in to, by its slug.
+    extraParams: ['organization'],
     extraClientMetadata: {
       properties: [
         'introspection',
@@ -141,6 +148,7 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
         'profile',
         'organization_id',
         'organization_name',
+        'organization_policy',
       ],
     },
     pkce: { required: (_context, client) => client['profile'] !== 'oidc-certification' },
@@ -149,13 +157,13 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     issueRefreshToken: async (_context, client, code) =>
       client.grantTypeAllowed('refresh_token') && code.kind === 'AuthorizationCode',
     expiresWithSession: async (_context, token) => !token.scopes.has('offline_access'),
-    findAccount: async (context, id) => {
-      const account = await parts.accounts.findActive(id)
+    findAccount: async (context, id, token) => {
+      const found = await parts.standings.findAccount(context, id, token)
       // userinfo and the refresh grant: the session of the token was read a moment ago.
-      const session = account && sessionOfToken(context)
-      if (account && session && tokenRoutes.has(String(context.oidc.route)))
-        await parts.activity.used(session, account.policy)
-      return account && toProviderAccount(account)
+      const session = sessionOfToken(context.req)
+      if (found && session && tokenRoutes.has(String(context.oidc.route)))
+        await parts.activity.used(session, found.account.policy)
+      return found
     },
     loadExistingGrant: (context) => loadExistingGrant(context, parts.consents),
     extraTokenClaims: async (context, token) => accountClaims(context, token),

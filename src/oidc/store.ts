@@ -14,6 +14,8 @@ export interface PayloadRow {
   readonly grantId: string | undefined
   readonly accountId: string | undefined
   readonly clientId: string | undefined
+  /** The organisation that it was issued in, if it is a person's. */
+  readonly organizationId: string | undefined
   /** Undefined: never expires. */
   readonly expiresInSeconds: number | undefined
 }
@@ -30,18 +32,19 @@ interface Write {
   readonly events: readonly AuditEvent[]
 }
 
-const columnCount = 7
+const columnCount = 8
 
 // A row written again keeps consumed_at: an upsert must not make a spent code fresh. The order by keeps two batches
 // that write the same rows from deadlocking.
 const save = `with saved as (
-    insert into mlpipes_auth.oidc_payloads as p (model, id_hash, payload, grant_id, account_id, client_id, expires_at)
-    select model, id_hash, payload::jsonb, grant_id, account_id, client_id, now() + make_interval(secs => ttl)
-    from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::integer[])
-      as row (model, id_hash, payload, grant_id, account_id, client_id, ttl)
+    insert into mlpipes_auth.oidc_payloads as p (model, id_hash, payload, grant_id, account_id, client_id, organization_id, expires_at)
+    select model, id_hash, payload::jsonb, grant_id, account_id, client_id, organization_id, now() + make_interval(secs => ttl)
+    from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::integer[])
+      as row (model, id_hash, payload, grant_id, account_id, client_id, organization_id, ttl)
     order by model, id_hash
     on conflict (model, id_hash) do update set payload = excluded.payload, grant_id = excluded.grant_id,
-      account_id = excluded.account_id, client_id = excluded.client_id, expires_at = excluded.expires_at
+      account_id = excluded.account_id, client_id = excluded.client_id, organization_id = excluded.organization_id,
+      expires_at = excluded.expires_at
     returning 1
   ), logged as (${auditInsert(columnCount + 1)})
   select count(*) from saved`
@@ -160,6 +163,7 @@ function saveValues(rows: readonly PayloadRow[], events: readonly AuditEvent[]):
     rows.map((row) => row.grantId ?? null),
     rows.map((row) => row.accountId ?? null),
     rows.map((row) => row.clientId ?? null),
+    rows.map((row) => row.organizationId ?? null),
     rows.map((row) => row.expiresInSeconds ?? null),
     ...auditValues(events),
   ]

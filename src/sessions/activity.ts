@@ -21,7 +21,7 @@ const secondsLeft = `floor(extract(epoch from least(idle_expires_at, absolute_ex
 const look = `select ${secondsLeft} from mlpipes_auth.sessions where uid = $1 and ${live}`
 // A session past a limit is never brought back: the condition is the one that every read has.
 const extend = `update mlpipes_auth.sessions set last_activity_at = now(),
-      idle_expires_at = least(now() + make_interval(secs => $2::integer), absolute_expires_at)
+      idle_expires_at = least(now() + make_interval(secs => least($2::integer, idle_seconds)), absolute_expires_at)
     where uid = $1 and ${live} returning ${secondsLeft}`
 
 /** What a live session has left; undefined when it has ended. Reading it is no activity. */
@@ -46,7 +46,7 @@ function toSecondsLeft(row: Row): SecondsLeft {
 
 // One row per session and updateAge, however many requests say so at once: the condition is asked again under its lock.
 const touch = `update mlpipes_auth.sessions s set last_activity_at = now(),
-      idle_expires_at = least(now() + make_interval(secs => used.idle), s.absolute_expires_at)
+      idle_expires_at = least(now() + make_interval(secs => least(used.idle, s.idle_seconds)), s.absolute_expires_at)
     from (select uid, idle, age from unnest($1::text[], $2::integer[], $3::integer[]) as t (uid, idle, age) order by uid) as used
     where s.uid = used.uid and ${live.replaceAll(/\b(ended_at|idle_expires_at|absolute_expires_at)\b/g, 's.$1')}
       and s.last_activity_at <= now() - make_interval(secs => used.age)
@@ -112,13 +112,25 @@ function extendedEvent(row: Row): AuditEvent {
 
 // Stored limits are what every read compares, so that a stricter policy acts at once and on every replica; and since they
 // are only ever lowered here, a looser one revives nothing.
+// A session that was used for several organisations is held to each of them.
 const tighten = `update mlpipes_auth.sessions s set
-      idle_expires_at = least(s.idle_expires_at, s.last_activity_at + make_interval(secs => p.idle)),
-      absolute_expires_at = least(s.absolute_expires_at, s.signed_in_at + make_interval(secs => p.absolute))
-    from unnest($1::text[], $2::integer[], $3::integer[]) as p (organization_id, idle, absolute)
-    where s.organization_id = p.organization_id and s.ended_at is null and s.signed_in_at is not null
-      and (s.idle_expires_at > s.last_activity_at + make_interval(secs => p.idle)
-        or s.absolute_expires_at > s.signed_in_at + make_interval(secs => p.absolute))`
+      idle_seconds = least(s.idle_seconds, held.idle), absolute_seconds = least(s.absolute_seconds, held.absolute),
+      idle_expires_at = least(s.idle_expires_at, s.last_activity_at + make_interval(secs => held.idle),
+        s.signed_in_at + make_interval(secs => held.absolute)),
+      absolute_expires_at = least(s.absolute_expires_at, s.signed_in_at + make_interval(secs => held.absolute))
+    from (
+      select uid, min(idle) as idle, min(absolute) as absolute from (
+        select t.uid, p.idle, p.absolute from unnest($1::text[], $2::integer[], $3::integer[]) as p (id, idle, absolute)
+          join mlpipes_auth.sessions t on t.organization_id = p.id and t.ended_at is null and t.signed_in_at is not null
+        union all
+        select o.session_uid, p.idle, p.absolute from unnest($1::text[], $2::integer[], $3::integer[]) as p (id, idle, absolute)
+          join mlpipes_auth.session_organizations o on o.organization_id = p.id
+      ) as each_one group by uid
+    ) as held
+    where s.uid = held.uid and s.ended_at is null and s.signed_in_at is not null
+      and (s.idle_seconds is null or s.idle_seconds > held.idle or s.absolute_seconds > held.absolute
+        or s.idle_expires_at > s.last_activity_at + make_interval(secs => held.idle)
+        or s.absolute_expires_at > s.signed_in_at + make_interval(secs => held.absolute))`
 
 /**
  * Holds the open sessions of organisations to their policies of now. Belongs into the transaction that changes a policy.

@@ -46,3 +46,30 @@ export function sessionState(times: SessionTimes, limits: SessionLimits, now: Da
 export function isActivityDue(lastActivityAt: Date, { session }: Pick<Policy, 'session'>, now: Date): boolean {
   return session.extendOnActivity && now.getTime() - lastActivityAt.getTime() >= session.updateAge * 1000
 }
+
+/** What a policy finds wanting in how somebody signed in, and from where. */
+export type PolicyBreach = 'method' | 'mfa' | 'network'
+
+export interface SignInFacts {
+  /** What was proven (RFC 8176, and our magic_link and backup_code). */
+  readonly amr: readonly string[]
+  /** Whether the network of the policy holds the place that the person acts from (organizations/network.ts). */
+  readonly isPlaceAllowed: boolean
+}
+
+const secondFactors = ['otp', 'backup_code']
+
+/**
+ * Whether what was proven, and from where, still does under a policy of now: at sign-in, at single sign-on, at refresh, at
+ * userinfo and at introspection. A policy that got stricter acts on what was issued before.
+ */
+export function breachOf(facts: SignInFacts, policy: Policy): PolicyBreach | undefined {
+  const { amr } = facts
+  if (!facts.isPlaceAllowed) return 'network'
+  const methods: readonly string[] = policy.loginMethods
+  const hasFirst =
+    (amr.includes('pwd') && methods.includes('password')) ||
+    (amr.includes('magic_link') && methods.includes('magic_link'))
+  if (!hasFirst) return 'method'
+  return policy.mfa === 'required' && !secondFactors.some((factor) => amr.includes(factor)) ? 'mfa' : undefined
+}

@@ -13,7 +13,10 @@ export interface SessionRow {
   readonly idHash: string
   readonly payload: Record<string, unknown>
   readonly accountId: string | undefined
+  /** The organisation of the sign-in. It stays when the session is used for others. */
   readonly organizationId: string | undefined
+  /** Every organisation that the request was about: the person's, and that of the app. */
+  readonly usedFor: readonly string[]
   readonly ip: string | undefined
   readonly userAgent: string | undefined
   /** Whether somebody signed in; a session without only carries a logout's state. */
@@ -28,6 +31,9 @@ export interface StoredSession {
   readonly payload: Record<string, unknown>
   readonly accountId: string | undefined
   readonly organizationId: string | undefined
+  /** Where the browser was last seen. */
+  readonly ip: string | undefined
+  readonly signedInAt: Date | undefined
   readonly lastActivityAt: Date
   readonly idleExpiresAt: Date
   readonly absoluteExpiresAt: Date
@@ -37,35 +43,46 @@ export interface StoredSession {
 
 const live = 'ended_at is null and idle_expires_at > now() and absolute_expires_at > now()'
 const columns =
-  'uid, payload, account_id, organization_id, last_activity_at, idle_expires_at, absolute_expires_at, now() as read_at'
+  'uid, payload, account_id, organization_id, host(ip) as ip, signed_in_at, last_activity_at, idle_expires_at, absolute_expires_at, now() as read_at'
 const findById = `select id_hash as key, ${columns} from mlpipes_auth.sessions where id_hash = any($1::text[]) and ${live}`
 const findByUid = `select uid as key, ${columns} from mlpipes_auth.sessions where uid = any($1::text[]) and ${live}`
 
 // A session that ended stays ended: the update below never touches such a row, and nothing is inserted beside it.
-const columnCount = 11
+const columnCount = 12
 // The absolute limit runs from the sign-in by the database's clock (F17). The provider's loginTs, which is the clock of
 // whichever replica took the password, only tells one sign-in from the next.
-const signedInAt = `case when s.payload -> 'loginTs' is not distinct from excluded.payload -> 'loginTs'
-          then s.signed_in_at else excluded.signed_in_at end`
+const isNewSignIn = `s.payload -> 'loginTs' is distinct from excluded.payload -> 'loginTs'`
+const signedInAt = `case when ${isNewSignIn} then excluded.signed_in_at else s.signed_in_at end`
 // Activity extends where the policy says so; a new sign-in begins the limits anew in any case.
-const isExtended = `($11::boolean or s.payload -> 'loginTs' is distinct from excluded.payload -> 'loginTs')`
+const lastActivityAt = `case when $11::boolean or ${isNewSignIn} then now() else s.last_activity_at end`
+// A session that was used for several organisations is held to the strictest of them.
+const idleSeconds = 'least(s.idle_seconds, excluded.idle_seconds)'
+const absoluteSeconds = 'least(s.absolute_seconds, excluded.absolute_seconds)'
+const idleExpiresAt = `${lastActivityAt} + make_interval(secs => coalesce(${idleSeconds}, $9::integer))`
+const absoluteExpiresAt = `coalesce(${signedInAt}, now()) + make_interval(secs => coalesce(${absoluteSeconds}, $10::integer))`
 // A session is created when an account enters it, once: not again at the resume after a consent, nor when the person
 // proves again who they are.
 const saveSession = `with before as (select account_id from mlpipes_auth.sessions where uid = $1),
     saved as (
       insert into mlpipes_auth.sessions as s (uid, id_hash, payload, account_id, organization_id, ip, user_agent, signed_in_at,
-        last_activity_at, idle_expires_at, absolute_expires_at)
+        last_activity_at, idle_seconds, absolute_seconds, idle_expires_at, absolute_expires_at)
       values ($1, $2, $3::jsonb, $4, $5, $6::inet, $7, case when $8::boolean then now() end, now(),
+        case when $8::boolean then $9::integer end, case when $8::boolean then $10::integer end,
         now() + make_interval(secs => $9::integer), now() + make_interval(secs => $10::integer))
       on conflict (uid) do update set
         id_hash = excluded.id_hash, payload = excluded.payload, account_id = excluded.account_id,
-        organization_id = excluded.organization_id, signed_in_at = ${signedInAt},
-        ip = excluded.ip, user_agent = excluded.user_agent,
-        last_activity_at = case when ${isExtended} then now() else s.last_activity_at end,
-        idle_expires_at = case when ${isExtended} then excluded.idle_expires_at else s.idle_expires_at end,
-        absolute_expires_at = coalesce(${signedInAt}, now()) + make_interval(secs => $10::integer)
+        organization_id = case when ${isNewSignIn} then excluded.organization_id
+          else coalesce(s.organization_id, excluded.organization_id) end,
+        signed_in_at = ${signedInAt}, ip = excluded.ip, user_agent = excluded.user_agent,
+        last_activity_at = ${lastActivityAt}, idle_seconds = ${idleSeconds}, absolute_seconds = ${absoluteSeconds},
+        idle_expires_at = least(${idleExpiresAt}, ${absoluteExpiresAt}),
+        absolute_expires_at = ${absoluteExpiresAt}
       where s.ended_at is null
-      returning uid
+      returning uid, organization_id
+    ), also as (
+      insert into mlpipes_auth.session_organizations (session_uid, organization_id)
+      select saved.uid, used.id from saved, unnest($12::text[]) as used (id)
+      where used.id <> saved.organization_id on conflict do nothing
     ), logged as (${auditInsert(columnCount + 1)}
       where exists (select from saved) and not exists (select from before where account_id is not null))
     select uid from saved`
@@ -110,6 +127,7 @@ export function createSessions(database: Database): Sessions {
         row.limits.idleSeconds,
         row.limits.absoluteSeconds,
         row.extends,
+        [...new Set(row.usedFor)],
         ...auditValues(created ? [created] : []),
       ]
       await (tx ? runIn(tx, saveSession, values) : database.run(saveSession, values))
@@ -128,6 +146,8 @@ function toStored(row: Row): StoredSession {
     payload: row['payload'] as Record<string, unknown>,
     accountId: row['account_id'] === null ? undefined : String(row['account_id']),
     organizationId: row['organization_id'] === null ? undefined : String(row['organization_id']),
+    ip: row['ip'] === null ? undefined : String(row['ip']),
+    signedInAt: (row['signed_in_at'] as Date | null) ?? undefined,
     lastActivityAt: row['last_activity_at'] as Date,
     idleExpiresAt: row['idle_expires_at'] as Date,
     absoluteExpiresAt: row['absolute_expires_at'] as Date,

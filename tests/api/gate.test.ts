@@ -1,7 +1,8 @@
 // What stands before the API: origins, tokens, content types, and bodies that nobody means well with.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createOrigins, originsMaxAgeMs } from '../../src/api/origins.ts'
-import { databaseKinds, password, startServer, type TestServer } from '../support/server.ts'
+import { createPolicies } from '../../src/organizations/organizations.ts'
+import { databaseKinds, password, startServer, type TestServer, testPlatform } from '../support/server.ts'
 import { ApiClient, appOrigin, problem, seed, startApi } from './support.ts'
 
 const body = { email: 'p0@mercy.example', password }
@@ -125,7 +126,12 @@ describe.each(databaseKinds)('the gate on %s', (kind) => {
         return server.database.run(statement, values)
       },
     }
-    const origins = createOrigins({ issuer: server.issuer, database: counted, elapsedMs: () => elapsedMs })
+    const origins = createOrigins({
+      issuer: server.issuer,
+      database: counted,
+      policies: createPolicies(testPlatform),
+      elapsedMs: () => elapsedMs,
+    })
     const found = await Promise.all(Array.from({ length: 20 }, () => origins.appAt(appOrigin)))
     expect(found.every((app) => app?.id === 'app')).toBe(true)
     expect(queries).toBe(1)

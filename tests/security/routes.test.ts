@@ -9,9 +9,9 @@ import { startServer, type TestServer } from '../support/server.ts'
 /**
  * public: says nothing that needs a guard. cookie: needs the browser that began the sign-in. form: that, and a token of
  * our own page. link: needs a token that was mailed. session: needs somebody who is signed in, and sends everybody else to
- * sign in; a form there also needs a token of our own page. api: needs JSON with our token, or a session to read. protocol: the provider's own rules, tested per endpoint below.
+ * sign in; a form there also needs a token of our own page. api: needs JSON with our token, or a session to read. admin: needs somebody who is known; what they may do is held in tests/admin/matrix.test.ts. protocol: the provider's own rules, tested per endpoint below.
  */
-type Guard = 'public' | 'cookie' | 'form' | 'link' | 'session' | 'api' | 'protocol'
+type Guard = 'public' | 'cookie' | 'form' | 'link' | 'session' | 'api' | 'admin' | 'protocol'
 
 const table: Readonly<Record<string, Guard>> = {
   'GET /': 'public',
@@ -34,6 +34,7 @@ const table: Readonly<Record<string, Guard>> = {
   'POST /interaction/:uid/codes-kept': 'form',
   'POST /interaction/:uid/new-password': 'form',
   'POST /interaction/:uid/cannot': 'form',
+  'POST /interaction/:uid/organization': 'form',
   'POST /interaction/:uid/link': 'form',
   'GET /interaction/:uid/link': 'link',
   'POST /interaction/:uid/link/continue': 'form',
@@ -104,6 +105,8 @@ const table: Readonly<Record<string, Guard>> = {
   'GET /api/auth/session': 'api',
   'POST /api/auth/session/extend': 'api',
   'POST /api/auth/signout': 'api',
+  'GET /api/admin/me': 'admin',
+  'GET /api/admin/permissions': 'admin',
   'GET /oauth/authorize': 'protocol',
   'POST /oauth/authorize': 'protocol',
   '* /oauth/*': 'protocol',
@@ -263,6 +266,23 @@ describe('the route table', () => {
     },
   )
 
+  it.each(Object.entries(table).filter(([, guard]) => guard === 'admin'))(
+    '%s (%s) answers nobody who is not known, in every spelling',
+    async (row) => {
+      const [method = '', url = ''] = row.split(' ')
+      const events = (await server.audit()).length
+      const made = 'mlpipes_session=0123456789012345678901234567890123456789012'
+      for (const path of variants(url.replace(/:\w+/g, 'acc_0123456789012345678901'))) {
+        for (const cookie of ['', made]) {
+          const answer = await send(method, path, cookie, 'application/json')
+          expect([400, 401, 404], `${method} ${path}`).toContain(answer.status)
+          expect(answer.csp, path).toContain("frame-ancestors 'none'")
+        }
+      }
+      expect((await server.audit()).length, 'nothing was done').toBe(events)
+    },
+  )
+
   it.each(endpoints)('%s %s gives nothing to who proves nothing, in every spelling', async (method, path) => {
     for (const variant of variants(path)) {
       const answer = await send(method, variant)
@@ -306,7 +326,7 @@ describe('the route table', () => {
     for (const { method, url } of server.server.routes) {
       if (url === '/healthz' || url === '/readyz') continue
       const status = await new Promise<number>((resolve, reject) => {
-        const path = url.replace(/:\w+/, 'x').replace('*', 'x')
+        const path = url.replace(/:\w+/g, 'x').replace('*', 'x')
         request({ port: server.port, host: '127.0.0.1', method, path, headers: { host: 'evil.example' } }, (answer) => {
           answer.resume()
           resolve(answer.statusCode ?? 0)

@@ -12,11 +12,13 @@ import { createInteractions, type OpenInteraction } from '../../src/oidc/interac
 import { createKeys } from '../../src/oidc/keys.ts'
 import { createProtocolPages } from '../../src/oidc/pages.ts'
 import { createProvider } from '../../src/oidc/provider.ts'
+import { createStandings } from '../../src/oidc/standing.ts'
 import { createPayloadStore } from '../../src/oidc/store.ts'
+import { createPolicies } from '../../src/organizations/organizations.ts'
 import { createActivity } from '../../src/sessions/activity.ts'
 import { createSessions } from '../../src/sessions/sessions.ts'
 import { type Answer, authorizationUrl, Browser, introspect, post, redeem } from '../support/client.ts'
-import { databaseKinds, password, startServer, type TestServer, testSecret } from '../support/server.ts'
+import { databaseKinds, password, startServer, type TestServer, testPlatform, testSecret } from '../support/server.ts'
 
 const totpSecret = 'JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP'
 const [linkAcr, passwordAcr, mfaAcr] = acrs
@@ -319,22 +321,31 @@ describe.each(databaseKinds)('step-up on %s', (kind) => {
       const secrets = createSecrets(testSecret)
       const unused = () => Promise.reject(new Error('not asked for here'))
       const consents = createConsents(db)
+      const accounts = {
+        findActive: unused,
+        findPerson: unused,
+        findForSignIn: unused,
+        findForSignInById: unused,
+      }
+      const standings = createStandings({ accounts, policies: createPolicies(testPlatform) })
+      const sessions = createSessions(server.database)
       const parts = {
         issuer: server.issuer,
         secrets,
         db,
         payloads: createPayloadStore(server.database),
-        sessions: createSessions(server.database),
+        sessions,
         activity: createActivity(server.database),
         clients: createClients(server.database),
-        accounts: { findActive: unused, findForSignIn: unused, findForSignInById: unused },
+        accounts,
+        standings,
         consents,
         pages: createProtocolPages(createViews({ cache: true })),
         record: unused,
         onFault: () => undefined,
       }
       const provider = createProvider(parts, (await createKeys(db, secrets).load()).jwks)
-      const interactions = createInteractions({ provider: () => provider, db, consents })
+      const interactions = createInteractions({ provider: () => provider, db, consents, standings, sessions })
       const app = Fastify()
       const used: T[] = []
       app.get('/interaction/:uid', async (incoming, reply) => {

@@ -21,6 +21,8 @@ export const password = 'Correct-Horse-9-Battery'
 export const cheapHash = { memoryKib: 1_024, passes: 2 } as const
 /** The tests are about what is answered, not about how evenly. */
 export const quickAnswerMs = 5
+/** The platform's switches as a test server has them, unless its environment says otherwise. */
+export const testPlatform = parseConfig({ NODE_ENV: 'test' })
 const redirectUri = 'http://localhost:9/callback'
 
 export const people: ApplyInput = {

@@ -15,6 +15,9 @@ import {
 } from '../../src/login/flow.ts'
 
 const requirements: fc.Arbitrary<Requirements> = fc.record({
+  organization: fc.constantFrom('in' as const, 'choose' as const, 'foreign' as const),
+  isNetworkAllowed: fc.boolean(),
+  loginMethods: fc.subarray(['password' as const, 'magic_link' as const]),
   mfa: fc.constantFrom('off' as const, 'optional' as const, 'required' as const),
   acr: fc.constantFrom<Acr | undefined>(undefined, 'link', 'password', 'mfa'),
   hasPassword: fc.boolean(),
@@ -42,6 +45,10 @@ describe('nextStep', () => {
           asked.hasSecondFactor || asked.mfa === 'required' || asked.acr === 'mfa' || asked.factorReset !== 'none'
         if (due) expect(hasSecond(state)).toBe(true)
         expect(state.codesPending).toBe(false)
+        expect(asked.organization).toBe('in')
+        expect(asked.isNetworkAllowed).toBe(true)
+        const ways = asked.loginMethods.map((method) => (method === 'password' ? 'pwd' : 'link'))
+        expect(ways.some((way) => state.proved.includes(way))).toBe(true)
         if (state.proved.includes('pwd')) expect(asked.passwordExpired).toBe(false)
       }),
       { numRuns: 5_000 },
@@ -65,13 +72,16 @@ describe('nextStep', () => {
       second_factor: 'otp',
       set_up_second_factor: 'otp',
     }
+    const ends = ['done', 'impossible', 'change_password', 'wrong_organization', 'wrong_network', 'wrong_method']
     fc.assert(
-      fc.property(flow, requirements, (state, asked) => {
+      fc.property(flow, requirements, (state, given) => {
+        let asked = given
         let current = { ...state, accountId: 'acc_x' }
         for (let taken = 0; taken < 8; taken += 1) {
           const step = nextStep(current, asked)
-          if (step === 'done' || step === 'impossible' || step === 'change_password') return
-          if (step === 'save_backup_codes') current = { ...current, codesPending: false }
+          if (ends.includes(step)) return
+          if (step === 'choose_organization') asked = { ...asked, organization: 'in' }
+          else if (step === 'save_backup_codes') current = { ...current, codesPending: false }
           else {
             const factor = gives[step] ?? 'pwd'
             expect(current.proved, `${step} asks for what was given`).not.toContain(factor)

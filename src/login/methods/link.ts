@@ -105,7 +105,7 @@ export function createLinkMethod(parts: Parts): LinkMethod {
     const email = normalizeEmail(input)
     if (!isEmailShaped(email)) return { step: 'refused', reason: 'address_unreadable' }
     const { origin, deviceHash } = visitor
-    const found = await accounts.findForSignIn(email)
+    const found = await accounts.findForSignIn(email, interaction.place)
     const about = { identifier: email, ip: origin.ip, deviceHash, accountId: found?.id }
     const taken = await throttle.take({ purpose: 'link', ...about })
     if (!taken.ok) return { step: 'throttled', retryAfterSeconds: taken.retryAfterSeconds }
@@ -131,7 +131,10 @@ export function createLinkMethod(parts: Parts): LinkMethod {
 
     async follow(interaction, token, visitor) {
       const link = await links.look(kind, token)
-      const account = link?.accountId === undefined ? undefined : await accounts.findForSignInById(link.accountId)
+      const account =
+        link?.accountId === undefined
+          ? undefined
+          : await accounts.findForSignInById(link.accountId, undefined, interaction.place)
       const interactionHash = sha256(interaction.uid)
       return prove(interaction, visitor, account, async (tx) => {
         const spent = await links.spend(tx, kind, token, interactionHash)
@@ -154,7 +157,8 @@ export function createLinkMethod(parts: Parts): LinkMethod {
       })
       if (!answer.ok) return { step: 'refused', reason: 'link_dead' }
       const { accountId } = answer.link
-      const account = accountId === undefined ? undefined : await accounts.findForSignInById(accountId)
+      const account =
+        accountId === undefined ? undefined : await accounts.findForSignInById(accountId, undefined, interaction.place)
       return prove(interaction, visitor, account, async () => answer.link)
     },
   }

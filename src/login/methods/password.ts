@@ -48,7 +48,7 @@ export function createPasswordMethod(parts: Parts): PasswordMethod {
   ): Promise<Outcome> {
     const { origin } = visitor
     const email = normalizeEmail(input.email)
-    const account = await accounts.findForSignIn(email)
+    const account = await accounts.findForSignIn(email, interaction.place)
     const taken = await throttle.take({
       purpose: 'password',
       identifier: email,

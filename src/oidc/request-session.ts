@@ -1,0 +1,24 @@
+// The session rows that a request read, kept for whoever answers the rest of it: the provider's own model knows nothing of
+// their organisation, their place and their times.
+import type { StoredSession } from '../sessions/sessions.ts'
+
+const ofTokens = new WeakMap<object, StoredSession>()
+const ofBrowsers = new WeakMap<object, StoredSession>()
+
+/** The session of the token that a request used, if one was read for it: not for tokens that outlive their session. */
+export function sessionOfToken(request: object): StoredSession | undefined {
+  return ofTokens.get(request)
+}
+
+export function keepSessionOfToken(request: object, session: StoredSession): void {
+  ofTokens.set(request, session)
+}
+
+/** The live session of the browser that sent a request. */
+export function browserSessionOf(request: object): StoredSession | undefined {
+  return ofBrowsers.get(request)
+}
+
+export function keepBrowserSession(request: object, session: StoredSession): void {
+  ofBrowsers.set(request, session)
+}

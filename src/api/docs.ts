@@ -1,18 +1,24 @@
 // The OpenAPI document at /api/openapi.json, and the same for people at /api/docs: plain HTML, no script.
 import type { FastifyInstance } from 'fastify'
+import { adminProblemsOf } from '../admin/openapi.ts'
+import { adminOperations } from '../admin/operations.ts'
 import type { Views } from '../http/views.ts'
 import { sessionCookieName } from '../oidc/browser-session.ts'
-import { type Operation, problemsOf } from './contract.ts'
-import { contract, openApiDocument } from './openapi.ts'
-import { problemText, problemType } from './problems.ts'
+import { problemsOf } from './contract.ts'
+import { contract, openApiDocument, openApiPath } from './openapi.ts'
+import { type ProblemCode, problemText, problemType } from './problems.ts'
 
 export function addApiDocs(app: FastifyInstance, parts: { readonly issuer: string; readonly views: Views }): void {
   const { issuer, views } = parts
   const document = openApiDocument({ issuer, sessionCookie: sessionCookieName(issuer) })
   const json = JSON.stringify(document)
-  const groups = [...new Set(contract.map(({ group }) => group))].map((name) => ({
+  const shown: readonly Shown[] = [
+    ...contract.map((operation) => ({ ...operation, problems: problemsOf(operation) })),
+    ...adminOperations.map((operation) => ({ ...operation, problems: adminProblemsOf(operation) })),
+  ]
+  const groups = [...new Set(shown.map(({ group }) => group))].map((name) => ({
     name,
-    operations: contract.filter(({ group }) => group === name).map((operation) => toView(operation, document)),
+    operations: shown.filter(({ group }) => group === name).map((operation) => toView(operation, document)),
   }))
   const schemas = Object.entries(document.components.schemas).map(([name, schema]) => ({
     name,
@@ -22,26 +28,39 @@ export function addApiDocs(app: FastifyInstance, parts: { readonly issuer: strin
   app.get('/api/docs', (request, reply) =>
     reply
       .type('text/html; charset=utf-8')
-      .send(views.render('api-docs', { title: 'API for first-party apps', issuer, groups, schemas }, request.id)),
+      .send(views.render('api-docs', { title: 'JSON API', issuer, groups, schemas }, request.id)),
   )
 }
 
+/** What the page needs of an operation, of whichever API. */
+interface Shown {
+  readonly id: string
+  readonly method: string
+  readonly path: string
+  readonly group: string
+  readonly summary: string
+  readonly answer: { readonly status: number; readonly description: string }
+  /** With those that any operation has. */
+  readonly problems: readonly ProblemCode[]
+}
+
 /** An operation as the page shows it: schemas as indented JSON, problems with their words. */
-function toView(operation: Operation, document: ReturnType<typeof openApiDocument>) {
-  const { id, method, path, summary, description, answer } = operation
-  const described = document.paths[path]?.[method.toLowerCase()]
+function toView(operation: Shown, document: ReturnType<typeof openApiDocument>) {
+  const { id, method, path, summary, answer } = operation
+  const described = document.paths[openApiPath(path)]?.[method.toLowerCase()]
   return {
     id,
     method,
     path,
     summary,
-    description,
+    description: String(described?.['description']),
     body: schemaText(described?.['requestBody']),
     answer: {
-      ...answer,
+      status: answer.status,
+      description: answer.description,
       schema: schemaText(Reflect.get(Object(described?.['responses']), String(answer.status))),
     },
-    problems: problemsOf(operation).map((code) => ({ ...problemText(code), type: problemType(code) })),
+    problems: operation.problems.map((code) => ({ ...problemText(code), type: problemType(code) })),
   }
 }
 

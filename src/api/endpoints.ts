@@ -41,19 +41,14 @@ export function createEndpoints(
     app: gate.appOf(request),
     visitor: { origin: originOf(request.raw), deviceHash: devices.read(request.cookies) },
   })
-  scope.setErrorHandler((error, request, reply) => {
-    if (error instanceof ApiProblem) return sendProblem(request, reply, error.code, { errors: error.errors })
-    if (!isUnreadableJson(error)) throw error
-    const errors = [{ path: '', message: 'must be readable as JSON' }]
-    return sendProblem(request, reply, 'input_invalid', { errors })
-  })
+  answerProblems(scope)
   return {
     read(operation, handle) {
       scope.get(operation.path, async (request, reply) => handle(callOf(request, reply)))
     },
     act(operation, handle) {
       scope.post(operation.path, async (request, reply) => {
-        const body = parseBody(operation.body, request.body)
+        const body = parseInput(operation.body, request.body)
         return handle(callOf(request, reply), body)
       })
     },
@@ -61,15 +56,33 @@ export function createEndpoints(
   }
 }
 
-/** @throws ApiProblem that names every member that is not as the contract says */
-function parseBody<Body extends z.ZodType>(schema: Body, body: unknown): z.output<Body> {
-  const parsed = schema.safeParse(body)
+/** Answers what is thrown below a handler as a problem. What this API has no words for is the application's to answer. */
+export function answerProblems(scope: FastifyInstance): void {
+  scope.setErrorHandler((error, request, reply) => {
+    if (error instanceof ApiProblem) return sendProblem(request, reply, error.code, error.exact)
+    if (!isUnreadableJson(error)) throw error
+    const errors = [{ path: '', message: 'must be readable as JSON' }]
+    return sendProblem(request, reply, 'input_invalid', { errors })
+  })
+}
+
+/** @throws ApiProblem that names every member that is not as the contract says, also those that it does not know */
+export function parseInput<Schema extends z.ZodType>(schema: Schema, input: unknown): z.output<Schema> {
+  const parsed = schema.safeParse(input)
   if (parsed.success) return parsed.data
-  const errors = parsed.error.issues.slice(0, maxReportedErrors).map(({ path, message }) => ({
-    path: path.map(String).join('.').slice(0, maxReportedLength),
-    message: message.slice(0, maxReportedLength),
-  }))
-  throw new ApiProblem('input_invalid', errors)
+  const errors = parsed.error.issues.flatMap(toErrors).slice(0, maxReportedErrors)
+  throw new ApiProblem(
+    'input_invalid',
+    errors.map(({ path, message }) => ({
+      path: path.map(String).join('.').slice(0, maxReportedLength),
+      message: message.slice(0, maxReportedLength),
+    })),
+  )
+}
+
+function toErrors(issue: z.core.$ZodIssue): { readonly path: readonly PropertyKey[]; readonly message: string }[] {
+  if (issue.code !== 'unrecognized_keys') return [issue]
+  return issue.keys.map((key) => ({ path: [...issue.path, key], message: 'is not known here' }))
 }
 
 const unreadableCodes = new Set(['FST_ERR_CTP_INVALID_JSON_BODY', 'FST_ERR_CTP_EMPTY_JSON_BODY'])

@@ -32,18 +32,10 @@ export function createGate(
   scope: FastifyInstance,
   parts: { readonly issuer: string; readonly secrets: Secrets; readonly origins: Origins },
 ): Gate {
-  const { issuer, secrets, origins } = parts
-  const cookieName = csrfCookieName(issuer)
-  const secure = issuer.startsWith('https://')
+  const { issuer, origins } = parts
+  const tokens = createCsrfTokens(parts)
   const apps = new WeakMap<FastifyRequest, CallingApp>()
-  const binding = (cookie: string) => `api:${cookie}`
-  const cookieOf = (request: FastifyRequest) => {
-    const value = request.cookies[cookieName]
-    return value !== undefined && tokenPattern.test(value) ? value : undefined
-  }
-
-  scope.removeAllContentTypeParsers()
-  scope.addContentTypeParser('application/json', { parseAs: 'string' }, scope.getDefaultJsonParser('error', 'error'))
+  readJsonOnly(scope)
 
   scope.addHook('onRequest', async (request, reply) => {
     const { origin } = request.headers
@@ -58,11 +50,8 @@ export function createGate(
         .header('access-control-expose-headers', 'Retry-After, X-Request-Id')
     if (request.method !== 'POST') return
     if (isForeign(request, issuer)) throw new ApiProblem('request_foreign')
-    if (!jsonType.test(request.headers['content-type'] ?? '')) throw new Refusal('media_type')
-    const cookie = cookieOf(request)
-    const token = request.headers[csrfHeader]
-    if (cookie === undefined || typeof token !== 'string' || !secrets.matchesMac('csrf', binding(cookie), token))
-      throw new ApiProblem('request_foreign')
+    assertJson(request)
+    if (!tokens.holds(request)) throw new ApiProblem('request_foreign')
   })
 
   scope.options('/api/auth/*', (_request, reply) =>
@@ -82,19 +71,55 @@ export function createGate(
       if (!app) throw new Error('the gate has not seen this request')
       return app
     },
-    csrfToken(request, reply) {
+    csrfToken: tokens.issue,
+  }
+}
+
+export interface CsrfTokens {
+  /** The token for this browser; gives it the cookie first, if it has none. */
+  issue(request: FastifyRequest, reply: FastifyReply): string
+  /** Whether a request carries the token that belongs to its browser. */
+  holds(request: FastifyRequest): boolean
+}
+
+export function createCsrfTokens(parts: { readonly issuer: string; readonly secrets: Secrets }): CsrfTokens {
+  const { issuer, secrets } = parts
+  const cookieName = csrfCookieName(issuer)
+  const secure = issuer.startsWith('https://')
+  const binding = (cookie: string) => `api:${cookie}`
+  const cookieOf = (request: FastifyRequest) => {
+    const value = request.cookies[cookieName]
+    return value !== undefined && tokenPattern.test(value) ? value : undefined
+  }
+  return {
+    issue(request, reply) {
       const cookie = cookieOf(request) ?? randomBytes(tokenBytes).toString('base64url')
       reply.setCookie(cookieName, cookie, { path: '/', httpOnly: true, secure, sameSite: 'lax' })
       return secrets.mac('csrf', binding(cookie))
     },
+    holds(request) {
+      const cookie = cookieOf(request)
+      const token = request.headers[csrfHeader]
+      return cookie !== undefined && typeof token === 'string' && secrets.matchesMac('csrf', binding(cookie), token)
+    },
   }
+}
+
+/** Bodies of this scope are JSON and nothing else, and members that reach into prototypes are refused. */
+export function readJsonOnly(scope: FastifyInstance): void {
+  scope.removeAllContentTypeParsers()
+  scope.addContentTypeParser('application/json', { parseAs: 'string' }, scope.getDefaultJsonParser('error', 'error'))
+}
+
+export function assertJson(request: FastifyRequest): void {
+  if (!jsonType.test(request.headers['content-type'] ?? '')) throw new Refusal('media_type')
 }
 
 /**
  * Whether a browser says that a POST is another site's. The origin was held against the list already; without one, only
  * our own pages may send it. Programs that are no browsers send neither header, and nobody can make them.
  */
-function isForeign({ headers }: FastifyRequest, issuer: string): boolean {
+export function isForeign({ headers }: FastifyRequest, issuer: string): boolean {
   const site = headers['sec-fetch-site']
   if (site === undefined || site === 'same-origin') return false
   return headers.origin === undefined || headers.origin === issuer

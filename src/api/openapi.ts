@@ -1,11 +1,9 @@
 // The OpenAPI 3.1 document, made from the contract: nothing in it is written twice.
-import { z } from 'zod'
+import { describeAdmin } from '../admin/openapi.ts'
+import { adminOperations } from '../admin/operations.ts'
 import { type Operation, operations, problemSchema, problemsOf } from './contract.ts'
 import { csrfCookieName } from './gate.ts'
-import { type ProblemCode, problemText, problemType } from './problems.ts'
-
-/** OpenAPI 3.1 schemas are JSON Schema 2020-12. */
-export type JsonSchema = Readonly<Record<string, unknown>>
+import { type JsonSchema, problemResponses, type SchemaWriter, schemaWriter } from './schema-writer.ts'
 
 export interface OpenApi {
   readonly openapi: '3.1.1'
@@ -31,17 +29,23 @@ export function openApiDocument(options: { readonly issuer: string; readonly ses
       ...paths[operation.path],
       [operation.method.toLowerCase()]: describe(operation, toSchema),
     }
+  for (const operation of adminOperations)
+    paths[openApiPath(operation.path)] = {
+      ...paths[openApiPath(operation.path)],
+      [operation.method.toLowerCase()]: describeAdmin(operation, toSchema),
+    }
+  const { issuer } = options
   return {
     openapi: '3.1.1',
     info: {
-      title: 'MLPipes Auth API for first-party apps',
+      title: 'MLPipes Auth API',
       version: '1',
       description:
-        'Signing people in from an app of the same organisation, on the same site as this server. Other apps use OpenID Connect.',
+        'Under /api/auth: signing people in from an app of the same organisation, on the same site as this server; other apps use OpenID Connect. Under /api/admin and /api/audit: administration, with access tokens of this server.',
       license: { name: 'MIT', identifier: 'MIT' },
     },
-    servers: [{ url: options.issuer }],
-    tags: [...new Set(contract.map(({ group }) => group))].map((name) => ({ name })),
+    servers: [{ url: issuer }],
+    tags: [...new Set([...contract, ...adminOperations].map(({ group }) => group))].map((name) => ({ name })),
     paths,
     components: {
       schemas,
@@ -49,12 +53,31 @@ export function openApiDocument(options: { readonly issuer: string; readonly ses
         session: { type: 'apiKey', in: 'cookie', name: options.sessionCookie },
         csrfCookie: { type: 'apiKey', in: 'cookie', name: csrfCookieName(options.issuer) },
         csrfToken: { type: 'apiKey', in: 'header', name: 'X-CSRF-Token' },
+        oauth2: oauthScheme(issuer),
       },
     },
   }
 }
 
-function describe(operation: Operation, toSchema: (schema: z.ZodType) => JsonSchema): Record<string, unknown> {
+/** Fastify's `:id` as `{id}`. */
+export function openApiPath(path: string): string {
+  return path.replace(/:(\w+)/g, '{$1}')
+}
+
+/** Tokens of this server: of an administrator, or of a service that acts for itself. */
+function oauthScheme(issuer: string) {
+  const scopes = { 'admin:read': 'read administration data', 'admin:write': 'change it' }
+  const tokenUrl = `${issuer}/oauth/token`
+  return {
+    type: 'oauth2',
+    flows: {
+      authorizationCode: { authorizationUrl: `${issuer}/oauth/authorize`, tokenUrl, refreshUrl: tokenUrl, scopes },
+      clientCredentials: { tokenUrl, scopes },
+    },
+  }
+}
+
+function describe(operation: Operation, toSchema: SchemaWriter): Record<string, unknown> {
   const { answer, body } = operation
   const schema = answer.schema && toSchema(answer.schema)
   const needsSession = operation.problems.includes('session_missing')
@@ -77,46 +100,4 @@ function describe(operation: Operation, toSchema: (schema: z.ZodType) => JsonSch
       ...problemResponses(problemsOf(operation)),
     },
   }
-}
-
-/** One response per status, which names the types of problem that come with it. */
-function problemResponses(codes: readonly ProblemCode[]): Record<string, unknown> {
-  const responses: Record<string, unknown> = {}
-  for (const status of [...new Set(codes.map((code) => problemText(code).status))].sort()) {
-    const here = codes.filter((code) => problemText(code).status === status)
-    const types = here.map(problemType)
-    responses[String(status)] = {
-      description: here.map((code) => problemText(code).title).join('; '),
-      ...(status === 429 ? { headers: { 'Retry-After': { schema: { type: 'integer', minimum: 1 } } } } : {}),
-      content: {
-        'application/problem+json': {
-          schema: {
-            allOf: [
-              { $ref: '#/components/schemas/Problem' },
-              { type: 'object', properties: { type: { enum: types }, status: { const: status } } },
-            ],
-          },
-        },
-      },
-    }
-  }
-  return responses
-}
-
-/**
- * Writes zod schemas as JSON Schema. Those with a name go into `named` and are referred to.
- * @param named the document's `components.schemas`
- */
-function schemaWriter(named: Record<string, JsonSchema>): (schema: z.ZodType) => JsonSchema {
-  return (schema) => {
-    const { $schema, $defs = {}, ...rest } = z.toJSONSchema(schema, { target: 'draft-2020-12', io: 'input' })
-    void $schema
-    for (const [name, definition] of Object.entries($defs)) named[name] = relinked(definition)
-    return relinked(rest)
-  }
-}
-
-/** A document of its own has its definitions in another place than a schema of its own. */
-function relinked(schema: object): JsonSchema {
-  return JSON.parse(JSON.stringify(schema).replaceAll('"#/$defs/', '"#/components/schemas/'))
 }

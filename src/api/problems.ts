@@ -11,7 +11,8 @@ interface ProblemText {
   readonly detail: string
 }
 
-export const apiProblems = {
+/** What /api/auth refuses; docs/guides/api.md lists the same. */
+export const authProblems = {
   input_invalid: {
     status: 400,
     title: 'Something in the request is not right',
@@ -75,6 +76,78 @@ export const apiProblems = {
   },
 } as const satisfies Readonly<Record<string, ProblemText>>
 
+/** What /api/admin and /api/audit refuse besides bad input; docs/guides/admin-api.md lists the same. */
+export const adminProblems = {
+  caller_unknown: {
+    status: 401,
+    title: 'It is not known who asks',
+    detail: 'Send a live access token of this server for this API, or the cookie of a signed-in browser.',
+  },
+  step_up_required: {
+    status: 401,
+    title: 'Sign in again with the second factor to do this',
+    detail: 'Ask for a new token with the acr_values and max_age of WWW-Authenticate, and repeat the request.',
+  },
+  forbidden: {
+    status: 403,
+    title: 'You may not do this',
+    detail: 'The member permission names what you do not hold. An administrator who holds it can give it.',
+  },
+  scope_insufficient: {
+    status: 403,
+    title: 'This token does not reach that far',
+    detail: 'It needs the scope that WWW-Authenticate names.',
+  },
+  client_too_weak: {
+    status: 403,
+    title: 'This client proves itself too weakly to do this',
+    detail:
+      'Register it with private_key_jwt: whoever reads a shared secret must not be able to change who holds what.',
+  },
+  already_exists: {
+    status: 409,
+    title: 'There is one already',
+    detail: 'Read what is there, or choose another name.',
+  },
+  in_use: {
+    status: 409,
+    title: 'Somebody still has it',
+    detail: 'Take it from everybody who has it first.',
+  },
+  last_administrator: {
+    status: 409,
+    title: 'Nobody could administer this afterwards',
+    detail: 'Make somebody else an administrator first.',
+  },
+  not_possible: {
+    status: 409,
+    title: 'That cannot be done as things stand',
+    detail: 'Each entry of errors says what stands in the way.',
+  },
+  idempotency_in_progress: {
+    status: 409,
+    title: 'The same request is under way',
+    detail: 'Wait as many seconds as Retry-After says and repeat it.',
+  },
+  version_stale: {
+    status: 412,
+    title: 'It was changed meanwhile',
+    detail: 'Read it again, look at what changed, and send the change with the new ETag.',
+  },
+  idempotency_key_reused: {
+    status: 422,
+    title: 'This Idempotency-Key was used for another request',
+    detail: 'Make a new key for each new request.',
+  },
+  version_required: {
+    status: 428,
+    title: 'Say which version you mean to change',
+    detail: 'Send the ETag that you read as If-Match.',
+  },
+} as const satisfies Readonly<Record<string, ProblemText>>
+
+export const apiProblems = { ...authProblems, ...adminProblems }
+
 export type ApiProblemCode = keyof typeof apiProblems
 /** Everything an endpoint of the API can be refused with. */
 export type ProblemCode = ApiProblemCode | RefusalCode
@@ -88,13 +161,23 @@ export interface InputError {
 /** A refusal of the API, for whoever notices it below a handler. Sent in routes.ts. */
 export class ApiProblem extends Error {
   readonly code: ApiProblemCode
-  readonly errors: readonly InputError[]
+  readonly exact: ProblemExact
 
-  constructor(code: ApiProblemCode, errors: readonly InputError[] = []) {
+  constructor(code: ApiProblemCode, errors: readonly InputError[] = [], exact: Omit<ProblemExact, 'errors'> = {}) {
     super(code)
     this.code = code
-    this.errors = errors
+    this.exact = { ...exact, errors }
   }
+}
+
+/** What is known better at the place than the table can say. */
+export interface ProblemExact {
+  readonly errors?: readonly InputError[]
+  readonly retryAfterSeconds?: number
+  /** What the caller does not hold. */
+  readonly permission?: string
+  /** What an HTTP client has to do about it (RFC 6750, RFC 9470). */
+  readonly wwwAuthenticate?: string
 }
 
 export const problemType = (code: ProblemCode) => `urn:mlpipes:error:${code}`
@@ -112,13 +195,21 @@ export function sendProblem(
   request: FastifyRequest,
   reply: FastifyReply,
   code: ApiProblemCode,
-  exact: { readonly errors?: readonly InputError[]; readonly retryAfterSeconds?: number } = {},
+  exact: ProblemExact = {},
 ): FastifyReply {
   const { status, title, detail } = apiProblems[code]
-  const { errors = [], retryAfterSeconds } = exact
+  const { errors = [], retryAfterSeconds, permission, wwwAuthenticate } = exact
   reply.code(status).header('cache-control', 'no-store')
   if (retryAfterSeconds !== undefined) reply.header('retry-after', String(retryAfterSeconds))
-  const problem = { type: problemType(code), title, status, detail, instance: request.id }
+  if (wwwAuthenticate !== undefined) reply.header('www-authenticate', wwwAuthenticate)
+  const problem = {
+    type: problemType(code),
+    title,
+    status,
+    detail,
+    instance: request.id,
+    ...(permission === undefined ? {} : { permission }),
+  }
   return reply
     .type('application/problem+json')
     .send(JSON.stringify(errors.length > 0 ? { ...problem, errors } : problem))

@@ -12,8 +12,8 @@ import {
   timingSafeEqual,
 } from 'node:crypto'
 
-type Purpose = 'seal' | 'client-secret' | 'cookie' | 'csrf' | 'attempts' | 'backup-code' | 'link-code'
-type MacPurpose = 'csrf' | 'attempts' | 'backup-code' | 'link-code'
+type Purpose = 'seal' | 'client-secret' | 'cookie' | MacPurpose
+type MacPurpose = 'csrf' | 'attempts' | 'backup-code' | 'link-code' | 'cursor'
 
 interface Root {
   readonly id: string

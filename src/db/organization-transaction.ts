@@ -7,7 +7,12 @@ import { transact } from './transaction.ts'
 /** Runs `work` in a transaction that sees and writes rows of this organisation only. Retried like `transact`. */
 export function transactFor<T>(db: Db, organizationId: string, work: (tx: Tx) => Promise<T>): Promise<T> {
   return transact(db, async (tx) => {
-    await sql`select set_config('mlpipes_auth.organization', ${organizationId}, true)`.execute(tx)
+    await confineTo(tx, organizationId)
     return work(tx)
   })
+}
+
+/** From here to its end, a transaction sees and writes rows of this organisation only; of all, without one. */
+export async function confineTo(tx: Tx, organizationId: string | undefined): Promise<void> {
+  await sql`select set_config('mlpipes_auth.organization', ${organizationId ?? ''}, true)`.execute(tx)
 }

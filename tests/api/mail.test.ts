@@ -95,7 +95,7 @@ describe.each(databaseKinds)('by mail on %s', (kind) => {
     ['a wrong NPI', { metadata: { npi: '1234567890' } }, 'metadata.npi'],
     ['21 facts', { metadata: Object.fromEntries(Array.from({ length: 21 }, (_, n) => [`fact${n}`, 'x'])) }, 'metadata'],
     ['a fact that is no text', { metadata: { floor: 3 } }, 'metadata.floor'],
-    ['roles of their own', { roles: ['org_admin'] }, ''],
+    ['roles of their own', { roles: ['org_admin'] }, 'roles'],
   ])('refuses %s and names the member', async (_name, values, path) => {
     const answer = await new ApiClient(server).post('/signup', signUp('bad@new.example', values))
     expect(answer).toMatchObject({ status: 400, body: { type: problem('input_invalid') } })

@@ -3,8 +3,9 @@
 import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { z } from 'zod'
+import { adminOperations } from '../../src/admin/operations.ts'
 import { contract } from '../../src/api/openapi.ts'
-import { apiProblems } from '../../src/api/problems.ts'
+import { adminProblems, apiProblems, authProblems } from '../../src/api/problems.ts'
 import { refusals } from '../../src/errors.ts'
 import { axe, launchBrowser, newPage } from '../support/browser.ts'
 import { startServer, type TestServer } from '../support/server.ts'
@@ -37,8 +38,10 @@ describe('the OpenAPI document', () => {
 
   it('has every route of the API and no other', () => {
     const routes = server.server.routes
-      .filter(({ method, url }) => url.startsWith('/api/auth/') && method !== 'HEAD' && method !== 'OPTIONS')
-      .map(({ method, url }) => `${method} ${url}`)
+      .filter(
+        ({ method, url }) => /^\/api\/(auth|admin|audit)(\/|$)/.test(url) && method !== 'HEAD' && method !== 'OPTIONS',
+      )
+      .map(({ method, url }) => `${method} ${url.replace(/:(\w+)/g, '{$1}')}`)
     expect(
       operations()
         .map(({ row }) => row)
@@ -52,16 +55,19 @@ describe('the OpenAPI document', () => {
     for (const { row, operation } of operations()) {
       expect(operation['summary'], row).toMatch(/\S/)
       expect(operation['description'], row).toMatch(/\S/)
-      const [security] = operation['security'] as Record<string, unknown>[]
-      expect('csrfToken' in (security ?? {}), row).toBe(row.startsWith('POST'))
-      for (const scheme of Object.keys(security ?? {}))
-        expect(document.components.securitySchemes).toHaveProperty(scheme)
+      const ways = operation['security'] as Record<string, unknown>[]
+      expect(ways.length, row).toBeGreaterThan(0)
+      for (const way of ways) {
+        // A browser proves that a change comes from our page; a token is proof enough.
+        if (!('oauth2' in way)) expect('csrfToken' in way, row).toBe(!row.startsWith('GET'))
+        for (const scheme of Object.keys(way)) expect(document.components.securitySchemes).toHaveProperty(scheme)
+      }
     }
   })
 
   it('takes no member that it does not name', () => {
     for (const { row, operation } of operations()) {
-      if (!row.startsWith('POST')) continue
+      if (!('requestBody' in operation)) continue
       expect(JSON.stringify(operation['requestBody']), row).toContain('"additionalProperties":false')
     }
   })
@@ -85,10 +91,14 @@ describe('the OpenAPI document', () => {
 })
 
 describe('the words about it', () => {
-  it('list every problem of the API in the guide, and no other', () => {
-    const guide = readFileSync('docs/guides/api.md', 'utf8')
-    const rows = [...guide.matchAll(/^\| `(\w+)` \| (\d{3}) \|/gm)].map(([, code, status]) => [code, Number(status)])
-    expect(rows).toEqual(Object.entries(apiProblems).map(([code, { status }]) => [code, status]))
+  it.each([
+    ['docs/guides/api.md', authProblems],
+    ['docs/guides/admin-api.md', adminProblems],
+  ] as const)('list every problem of the API in %s, and no other', (file, problems) => {
+    const rows = [...readFileSync(file, 'utf8').matchAll(/^\| `(\w+)` \| (\d{3}) \|/gm)]
+    expect(rows.map(([, code, status]) => [code, Number(status)])).toEqual(
+      Object.entries(problems).map(([code, { status }]) => [code, status]),
+    )
     for (const code of Object.keys(apiProblems)) expect(Object.keys(refusals)).not.toContain(code)
   })
 
@@ -101,7 +111,7 @@ describe('the words about it', () => {
     const browser = await launchBrowser()
     const watched = await newPage(browser, { javaScriptEnabled: true })
     await watched.page.goto(`${server.issuer}/api/docs`)
-    for (const { method, path } of contract)
+    for (const { method, path } of [...contract, ...adminOperations])
       expect(await watched.page.getByRole('heading', { name: `${method} ${path}`, exact: true }).count(), path).toBe(1)
     for (const source of await watched.page
       .locator('script')

@@ -1,0 +1,24 @@
+// The admin API: one scope with its kernel, and the resources in it.
+import type { FastifyInstance } from 'fastify'
+import { createCsrfTokens } from '../api/gate.ts'
+import type { Secrets } from '../crypto/secrets.ts'
+import type { Database } from '../db/database.ts'
+import { createCallers } from './caller.ts'
+import { createKernel } from './kernel.ts'
+import { addMe } from './me.ts'
+
+type CallerParts = Omit<Parameters<typeof createCallers>[0], 'csrfTokens'>
+
+export interface AdminApiParts extends CallerParts {
+  readonly database: Database
+  readonly secrets: Secrets
+  now(): Date
+}
+
+export function addAdminApi(app: FastifyInstance, parts: AdminApiParts): void {
+  app.register(async (scope) => {
+    const callers = createCallers({ ...parts, csrfTokens: createCsrfTokens(parts) })
+    const kernel = createKernel(scope, { ...parts, callers })
+    addMe(kernel)
+  })
+}

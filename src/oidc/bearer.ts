@@ -1,0 +1,95 @@
+// Access tokens of this provider as our own API takes them (RFC 6750): looked up in this process by the rules of
+// introspection. Who their person or client is today is the caller's to read.
+import type { Provider } from 'oidc-provider'
+import type { Clients } from '../clients/clients.ts'
+
+interface TokenFacts {
+  readonly clientId: string
+  /** The organisation that the token was issued in. */
+  readonly organizationId: string
+  readonly scopes: ReadonlySet<string>
+  /** Empty for a token that was issued for no resource. */
+  readonly audience: readonly string[]
+}
+
+export interface AccountToken extends TokenFacts {
+  readonly kind: 'account'
+  readonly accountId: string
+  readonly acr: string | undefined
+  /** When the person proved who they are, in seconds since 1970. */
+  readonly authTime: number | undefined
+  readonly sessionUid: string | undefined
+  /** Whether it ends with its session: using it is then activity there. */
+  readonly endsWithSession: boolean
+}
+
+export interface ClientToken extends TokenFacts {
+  readonly kind: 'client'
+}
+
+export type BearerToken = AccountToken | ClientToken
+
+export interface BearerTokens {
+  /** What a token stands for; undefined when it is none, is over, or its session, grant or client is. */
+  find(token: string): Promise<BearerToken | undefined>
+}
+
+/** Longer than any token of ours, whose ids have 256 bits. */
+const tokenPattern = /^[A-Za-z0-9_-]{20,128}$/
+
+export function createBearerTokens(parts: {
+  readonly provider: () => Provider
+  readonly clients: Pick<Clients, 'findMetadata'>
+}): BearerTokens {
+  const { provider, clients } = parts
+  /** The client's organisation, if it may act now. */
+  const ownerOf = async (clientId: string | undefined) => {
+    const metadata = clientId === undefined ? undefined : await clients.findMetadata(clientId)
+    return metadata && String(metadata['organization_id'])
+  }
+
+  async function findAccountToken(value: string): Promise<AccountToken | undefined> {
+    const { AccessToken, Grant } = provider()
+    // Finds none whose session has ended, when it was to end with it.
+    const token = await AccessToken.find(value)
+    if (!token || token.isExpired || token.isSenderConstrained()) return undefined
+    const grant = await Grant.find(token.grantId)
+    if (!grant || grant.clientId !== token.clientId || grant.accountId !== token.accountId) return undefined
+    const owner = await ownerOf(token.clientId)
+    const { org_id: organizationId, acr, auth_time: authTime } = token.extra ?? {}
+    if (owner === undefined || token.clientId === undefined || typeof organizationId !== 'string') return undefined
+    return {
+      kind: 'account',
+      accountId: token.accountId,
+      organizationId,
+      clientId: token.clientId,
+      scopes: new Set(token.scope?.split(' ')),
+      audience: [token.aud ?? []].flat(),
+      acr: typeof acr === 'string' ? acr : undefined,
+      authTime: typeof authTime === 'number' ? authTime : undefined,
+      sessionUid: token.sessionUid,
+      endsWithSession: token.expiresWithSession === true,
+    }
+  }
+
+  async function findClientToken(value: string): Promise<ClientToken | undefined> {
+    const token = await provider().ClientCredentials.find(value)
+    if (!token || token.isExpired || token.isSenderConstrained() || token.clientId === undefined) return undefined
+    const owner = await ownerOf(token.clientId)
+    if (owner === undefined) return undefined
+    return {
+      kind: 'client',
+      organizationId: owner,
+      clientId: token.clientId,
+      scopes: new Set(token.scope?.split(' ')),
+      audience: [token.aud ?? []].flat(),
+    }
+  }
+
+  return {
+    async find(token) {
+      if (!tokenPattern.test(token)) return undefined
+      return (await findAccountToken(token)) ?? (await findClientToken(token))
+    },
+  }
+}

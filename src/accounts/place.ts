@@ -57,14 +57,22 @@ export function decideOrganization(memberships: readonly Membership[], place: Pl
   return memberships.length === 0 ? { kind: 'foreign' } : { kind: 'choose', among: memberships }
 }
 
+// Effective policies are few and live long; the lists of networks in a combined one are built once for each pair.
+const combined = new WeakMap<Policy, WeakMap<Policy, Policy>>()
+
 /**
  * The policy that holds for somebody of an organisation in an app: also that of the app's organisation, so that a sign-in
  * under a weak policy gives nothing in an organisation with a strong one.
  */
 export function policyIn(
-  membership: Pick<Membership, 'organization' | 'policy'>,
+  { organization, policy }: Pick<Membership, 'organization' | 'policy'>,
   client: ClientPlace | undefined,
 ): Policy {
-  if (client === undefined || client.organizationId === membership.organization.id) return membership.policy
-  return stricterPolicy(membership.policy, client.policy)
+  if (client === undefined || client.organizationId === organization.id) return policy
+  const known = combined.get(policy)?.get(client.policy)
+  if (known) return known
+  const both = stricterPolicy(policy, client.policy)
+  const others = combined.get(policy) ?? new WeakMap<Policy, Policy>()
+  combined.set(policy, others.set(client.policy, both))
+  return both
 }

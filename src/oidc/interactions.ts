@@ -12,6 +12,7 @@ import type { Sessions } from '../sessions/sessions.ts'
 import type { AcrName } from './acr.ts'
 import type { Consents } from './consents.ts'
 import { acrRequestOf, lighterReasons } from './prompts.ts'
+import { addScopes } from './resources.ts'
 import type { Standings } from './standing.ts'
 
 export interface OpenInteraction {
@@ -92,7 +93,9 @@ export function createInteractions(parts: {
       }
       const acrRequest = acrRequestOf(details.params)
       const asked = details.prompt.details
-      const missingScopes = toStrings(asked['missingOIDCScope'])
+      const missingScopes = [
+        ...new Set([...toStrings(asked['missingOIDCScope']), ...resourceScopes(asked['missingResourceScopes'])]),
+      ]
       const missingClaims = toStrings(asked['missingOIDCClaims'])
       const accountId = details.session?.accountId
       const organizationId = typeof client['organization_id'] === 'string' ? client['organization_id'] : undefined
@@ -147,7 +150,7 @@ export function createInteractions(parts: {
               const grant =
                 (details.grantId === undefined ? undefined : await provider.Grant.find(details.grantId)) ??
                 new provider.Grant({ accountId, clientId: client.clientId })
-              if (missingScopes.length > 0) grant.addOIDCScope(missingScopes.join(' '))
+              if (missingScopes.length > 0) addScopes(grant, missingScopes, provider.issuer)
               if (missingClaims.length > 0) grant.addOIDCClaims([...missingClaims])
               const grantId = await grant.save()
               if (missingScopes.length > 0) await parts.consents.add(tx, accountId, client.clientId, missingScopes)
@@ -191,6 +194,11 @@ async function liveSession(
   if (session?.accountId === undefined || session.accountId !== details.session.accountId) return undefined
   if (session.loginTs === undefined) return undefined
   return { accountId: session.accountId, acr: session.acr, amr: session.amr ?? [], authTime: session.loginTs }
+}
+
+/** Scopes by resource (RFC 8707); which resource each belongs to follows from its name. */
+function resourceScopes(value: unknown): string[] {
+  return typeof value === 'object' && value !== null ? Object.values(value).flatMap(toStrings) : []
 }
 
 function toStrings(value: unknown): string[] {

@@ -29,6 +29,7 @@ import { createIntrospectionPolicy } from './introspection.ts'
 import type { ProtocolPages } from './pages.ts'
 import { prompts } from './prompts.ts'
 import { sessionOfToken } from './request-session.ts'
+import { addScopes, apiResource, createResources } from './resources.ts'
 import type { Standings } from './standing.ts'
 import type { PayloadStore } from './store.ts'
 
@@ -165,7 +166,7 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
         await parts.activity.used(session, found.account.policy)
       return found
     },
-    loadExistingGrant: (context) => loadExistingGrant(context, parts.consents),
+    loadExistingGrant: (context) => loadExistingGrant(context, parts),
     extraTokenClaims: async (context, token) => accountClaims(context, token),
     ttl: {
       AuthorizationCode: authorizationCodeSeconds,
@@ -194,7 +195,7 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
       },
       dPoP: { enabled: false },
       pushedAuthorizationRequests: { enabled: false },
-      resourceIndicators: { enabled: false },
+      resourceIndicators: createResources(parts.issuer),
       backchannelLogout: { enabled: true },
       rpInitiatedLogout: {
         enabled: true,
@@ -232,13 +233,16 @@ function assertShallow(value: unknown, depth = 1): void {
 }
 
 /** The grant of this session and client, or a new one from what the person allowed this client before. */
-async function loadExistingGrant(context: KoaContextWithOIDC, consents: Consents) {
+async function loadExistingGrant(
+  context: KoaContextWithOIDC,
+  { issuer, consents }: Pick<ProviderParts, 'issuer' | 'consents'>,
+) {
   const { client, session, provider, result, params } = context.oidc
   if (!client || !session?.accountId) return undefined
   const grantId = result?.consent?.grantId ?? session.grantIdFor(client.clientId)
   const existing = grantId === undefined ? undefined : await provider.Grant.find(grantId)
   if (existing) {
-    if (client['first_party'] === true) await extendFirstParty(existing, String(params?.['scope'] ?? ''))
+    if (client['first_party'] === true) await extendFirstParty(existing, String(params?.['scope'] ?? ''), issuer)
     return existing
   }
   const allowed =
@@ -247,21 +251,21 @@ async function loadExistingGrant(context: KoaContextWithOIDC, consents: Consents
       : await consents.find(session.accountId, client.clientId)
   if (allowed.length === 0) return undefined
   const grant = new provider.Grant({ accountId: session.accountId, clientId: client.clientId })
-  grant.addOIDCScope(allowed.join(' '))
+  addScopes(grant, allowed, issuer)
   grant.addOIDCClaims([...context.oidc.requestParamClaims])
   await grant.save()
   return grant
 }
 
-async function extendFirstParty(
-  grant: { getOIDCScope(): string; addOIDCScope(scope: string): void; save(): Promise<string> },
-  scope: string,
-) {
-  const missing = scope.split(' ').filter((name) => !grant.getOIDCScope().split(' ').includes(name))
+async function extendFirstParty(grant: Grant, scope: string, issuer: string) {
+  const known = [...grant.getOIDCScope().split(' '), ...grant.getResourceScope(apiResource(issuer)).split(' ')]
+  const missing = scope.split(' ').filter((name) => !known.includes(name))
   if (missing.length === 0) return
-  grant.addOIDCScope(missing.join(' '))
+  addScopes(grant, missing, issuer)
   await grant.save()
 }
+
+type Grant = InstanceType<Provider['Grant']>
 
 /** Records what the provider refuses at the authorization and token endpoints. */
 export function recordRefusals(

@@ -4,12 +4,11 @@
 import type { KoaContextWithOIDC } from 'oidc-provider'
 import { z } from 'zod'
 import { type Account, type Accounts, accountIn } from '../accounts/accounts.ts'
-import { type ClientPlace, decideOrganization, type Place } from '../accounts/place.ts'
+import { type ClientPlace, decideOrganization, type Place, policyIn } from '../accounts/place.ts'
 import { originOf } from '../http/origin.ts'
 import { isAddressAllowed } from '../organizations/network.ts'
 import type { Policies } from '../organizations/organizations.ts'
 import { type Policy, policySchema } from '../organizations/policy.ts'
-import { stricterPolicy } from '../organizations/policy-order.ts'
 import { breachOf, type PolicyBreach, sessionLimits, sessionState } from '../sessions/policy.ts'
 import type { StoredSession } from '../sessions/sessions.ts'
 import { toProviderAccount } from './claims.ts'
@@ -63,8 +62,7 @@ export function createStandings({
   /** The account under the policy of the app's organisation too. */
   function underClient(account: Account, client: ClientMetadata): Account {
     if (client['organization_id'] === account.organization.id) return account
-    const place = placeOf(client)
-    return place ? { ...account, policy: stricterPolicy(account.policy, place.policy) } : account
+    return { ...account, policy: policyIn(account, placeOf(client)) }
   }
 
   async function findForAuthorization(context: KoaContextWithOIDC, id: string) {

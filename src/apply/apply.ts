@@ -3,7 +3,9 @@ import { z } from 'zod'
 import { isEmailShaped, normalizeEmail } from '../accounts/accounts.ts'
 import { appendAudit } from '../audit/audit.ts'
 import type { AuditEvent } from '../audit/events.ts'
-import { type ClientInput, clientMetadata, clientSchema } from '../clients/clients.ts'
+import { type ClientInput, clientSchema } from '../clients/clients.ts'
+import { isSameJson } from '../clients/same-json.ts'
+import { saveClient } from '../clients/save.ts'
 import { isArgon2idPhc, isPasswordShaped, type Passwords } from '../credentials/password.ts'
 import { type PasswordSetting, setPassword } from '../credentials/password-store.ts'
 import { totpSealContext } from '../credentials/totp.ts'
@@ -11,13 +13,11 @@ import { randomId, type Secrets } from '../crypto/secrets.ts'
 import type { Db, Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import { enqueueForMemberships } from '../deliveries/webhooks.ts'
+import { changePolicy } from '../organizations/changes.ts'
+import { slugSchema } from '../organizations/organizations.ts'
 import { effectivePolicy, type Platform, policyBreaches, policySchema } from '../organizations/policy.ts'
-import { tightenSessions } from '../sessions/activity.ts'
 import { endAccess } from '../sessions/ending.ts'
 
-const slug = z
-  .string()
-  .regex(/^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$/, 'must be 1 to 64 characters of a-z 0-9 and - inside')
 const printable = z
   .string()
   .min(1)
@@ -36,7 +36,7 @@ const accountSchema = z.strictObject({
     )
     .optional(),
   emailVerified: z.boolean().default(false),
-  organization: slug,
+  organization: slugSchema,
   roles: z
     .array(z.string().regex(/^[a-z][a-z0-9_]{0,62}$/, 'must be a-z 0-9 _ and start with a letter'))
     .max(50)
@@ -51,7 +51,7 @@ const accountSchema = z.strictObject({
 
 const applySchema = z.strictObject({
   organizations: z
-    .array(z.strictObject({ slug, name: printable, policy: policySchema.default({}) }))
+    .array(z.strictObject({ slug: slugSchema, name: printable, policy: policySchema.default({}) }))
     .max(maxEntries)
     .default([]),
   accounts: z.array(accountSchema).max(maxEntries).default([]),
@@ -219,9 +219,9 @@ async function applyOrganization(
     change: kind,
     fields,
   })
-  const policy = JSON.stringify(input.policy)
   if (!before) {
     const id = randomId('org')
+    const policy = JSON.stringify(input.policy)
     await tx.insertInto('organizations').values({ id, slug: input.slug, name: input.name, policy }).execute()
     await appendAudit(
       tx,
@@ -234,12 +234,15 @@ async function applyOrganization(
     ...(isSameJson(before.policy, input.policy) ? [] : ['policy']),
   ]
   if (fields.length === 0) return []
-  await tx
-    .updateTable('organizations')
-    .set((eb) => ({ name: input.name, policy, updated_at: eb.fn<Date>('now') }))
-    .where('id', '=', before.id)
-    .execute()
-  await tightenSessions(tx, [{ id: before.id, policy: effectivePolicy(input.policy, platform) }])
+  if (fields.includes('name'))
+    await tx
+      .updateTable('organizations')
+      .set((eb) => ({ name: input.name, updated_at: eb.fn<Date>('now') }))
+      .where('id', '=', before.id)
+      .execute()
+  const operator = { actor: { type: 'operator' as const }, origin: {} }
+  if (fields.includes('policy'))
+    await changePolicy(tx, { organizationId: before.id, next: () => input.policy, platform, ...operator })
   await appendAudit(
     tx,
     operatorEvent({
@@ -396,99 +399,19 @@ async function applyClient(
   input: ClientInput,
   organizations: Map<string, KnownOrganization>,
 ): Promise<Change[]> {
-  const { id: organizationId } = required(organizations.get(input.organization))
-  const before = await tx
-    .selectFrom('clients')
-    .select(['name', 'organization_id', 'secret_digest', 'metadata', 'introspection', 'first_party', 'profile'])
-    .where('client_id', '=', input.client_id)
-    .forUpdate()
-    .executeTakeFirst()
-  const metadata = clientMetadata(input)
-  const secret = input.client_secret
-  const keepsSecret =
-    secret === undefined
-      ? before?.secret_digest === null
-      : before?.secret_digest != null && secrets.matchesClientSecret(secret, before.secret_digest)
-  const row = {
-    organization_id: organizationId,
-    name: input.client_name,
-    secret_digest: keepsSecret
-      ? (before?.secret_digest ?? null)
-      : secret === undefined
-        ? null
-        : secrets.digestClientSecret(secret),
-    metadata: JSON.stringify(metadata),
-    introspection: input.introspection,
-    first_party: input.first_party,
-    profile: input.profile,
-  }
-  const change = (kind: Change['change'], fields: string[]): Change => ({
-    kind: 'client',
-    id: input.client_id,
-    change: kind,
-    fields,
+  const { client_id: clientId, client_secret: secret, organization, ...members } = input
+  const { kind, fields } = await saveClient(tx, secrets, {
+    clientId,
+    organizationId: required(organizations.get(organization)).id,
+    members,
+    secret,
+    actor: { type: 'operator' },
+    origin: {},
   })
-  if (!before) {
-    await tx
-      .insertInto('clients')
-      .values({ client_id: input.client_id, ...row })
-      .execute()
-    await appendAudit(
-      tx,
-      operatorEvent({
-        name: 'client.created' as const,
-        organizationId,
-        clientId: input.client_id,
-        details: { introspection: input.introspection, firstParty: input.first_party },
-      }),
-    )
-    return [change('created', ['client_name', 'organization'])]
-  }
-  const fields = [
-    ...(before.name === row.name ? [] : ['client_name']),
-    ...(before.organization_id === organizationId ? [] : ['organization']),
-    ...(keepsSecret ? [] : ['client_secret']),
-    ...Object.keys({ ...before.metadata, ...metadata }).filter(
-      (key) => !isSameJson(before.metadata[key], metadata[key]),
-    ),
-    ...(before.introspection === row.introspection ? [] : ['introspection']),
-    ...(before.first_party === row.first_party ? [] : ['first_party']),
-    ...(before.profile === row.profile ? [] : ['profile']),
-  ]
-  if (fields.length === 0) return []
-  await tx
-    .updateTable('clients')
-    .set((eb) => ({ ...row, updated_at: eb.fn<Date>('now') }))
-    .where('client_id', '=', input.client_id)
-    .execute()
-  await appendAudit(
-    tx,
-    operatorEvent({
-      name: 'client.updated' as const,
-      organizationId,
-      clientId: input.client_id,
-      details: { changed: fields },
-    }),
-  )
-  return [change('updated', fields)]
+  return kind === 'unchanged' ? [] : [{ kind: 'client', id: clientId, change: kind, fields }]
 }
 
 function required<T>(value: T | undefined): T {
   if (value === undefined) throw new Error('checked before: every organisation is known')
   return value
-}
-
-/** Compares values as JSON, whatever the order of their members: jsonb does not keep it. */
-function isSameJson(a: unknown, b: unknown): boolean {
-  return JSON.stringify(sorted(a)) === JSON.stringify(sorted(b))
-}
-
-function sorted(value: unknown): unknown {
-  if (Array.isArray(value)) return value.map(sorted)
-  if (typeof value !== 'object' || value === null) return value
-  return Object.fromEntries(
-    Object.entries(value)
-      .sort(([a], [b]) => (a < b ? -1 : 1))
-      .map(([key, entry]) => [key, sorted(entry)]),
-  )
 }

@@ -107,6 +107,6 @@ export function sha256(text: string): string {
 }
 
 /** An id of 128 random bits with a prefix that keeps the kinds of ids apart (RFC 9700 §4.15). */
-export function randomId(prefix: 'acc' | 'org' | 'totp'): string {
+export function randomId(prefix: 'acc' | 'org' | 'totp' | 'dom'): string {
   return `${prefix}_${randomBytes(16).toString('base64url')}`
 }

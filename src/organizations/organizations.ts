@@ -1,7 +1,12 @@
-// Organisations: which there are, and the policy that is in effect in each.
+// Organisations: which there are, and the policy that is in effect in each. Changing one is changes.ts.
+import { z } from 'zod'
 import { coalesce } from '../db/coalesce.ts'
 import type { Database } from '../db/database.ts'
 import { effectivePolicy, type Platform, type Policy, type PolicyInput } from './policy.ts'
+
+export const slugSchema = z
+  .string()
+  .regex(/^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$/, 'must be 1 to 64 characters of a-z 0-9 and - inside')
 
 export interface Organization {
   readonly id: string

@@ -97,14 +97,27 @@ export function effectivePolicy(input: PolicyInput, platform: Platform): Policy 
   return policyOf((name) => decisions[name].value)
 }
 
-/** Refuses a policy below a floor or a profile: one sentence per breach, naming it. Empty when it may stand. */
-export function policyBreaches(input: PolicyInput, platform: Platform): string[] {
-  const decisions = decidePolicy(input, platform)
-  return fieldNames.filter((name) => decisions[name].isRefused).map((name) => breach(name, decisions[name]))
+export interface PolicyBreach {
+  readonly field: FieldName
+  /** What it must be, and because of which floor or profile. */
+  readonly message: string
 }
 
-function breach<K extends FieldName>(name: K, { value, because }: Decision<PolicyFields[K]>): string {
-  return `${name} must be ${value === null ? '' : policyTable[name].bound}${value} (${because})`
+/** What of a policy is below a floor or a profile. Empty when it may stand. */
+export function findPolicyBreaches(input: PolicyInput, platform: Platform): PolicyBreach[] {
+  const decisions = decidePolicy(input, platform)
+  return fieldNames
+    .filter((name) => decisions[name].isRefused)
+    .map((name) => ({ field: name, message: bound(name, decisions[name]) }))
+}
+
+/** The same as one sentence for each. */
+export function policyBreaches(input: PolicyInput, platform: Platform): string[] {
+  return findPolicyBreaches(input, platform).map(({ field, message }) => `${field} ${message}`)
+}
+
+function bound<K extends FieldName>(name: K, { value, because }: Decision<PolicyFields[K]>): string {
+  return `must be ${value === null ? '' : policyTable[name].bound}${value} (${because})`
 }
 
 /**

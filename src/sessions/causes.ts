@@ -50,6 +50,8 @@ export const endings = {
   absolute: quietly,
   /** More sessions at once than the policy allows: the oldest made room. */
   max_concurrent: { ...quietly, tellsOwner: true },
+  /** The policy no longer lets anybody act from where it is used. */
+  network: quietly,
   /** Somebody looked at a list and found one, or all, that should not be there: what it left behind goes too. */
   ended_by_owner: { ...everything, sessions: 'either' },
   ended_by_administrator: { ...everything, sessions: 'either' },

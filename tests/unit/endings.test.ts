@@ -2,7 +2,7 @@
 import { describe, expect, it } from 'vitest'
 import { endingCauses, endingRule } from '../../src/sessions/causes.ts'
 
-const sparing = ['sign_out', 'signed_in_anew', 'idle', 'absolute', 'max_concurrent']
+const sparing = ['sign_out', 'signed_in_anew', 'idle', 'absolute', 'max_concurrent', 'network']
 
 describe('the table of endings', () => {
   it.each(endingCauses.map((cause) => [cause]))('%s is whole', (cause) => {

@@ -83,6 +83,20 @@ interface SignUpForm {
   readonly specialty: string
 }
 
+/** What somebody reads who comes back to a session that is over. Other ends they caused themselves, a moment ago. */
+const endedTexts: Readonly<Record<string, string>> = {
+  idle: 'You were signed out because nothing was done for a while. Sign in to go on.',
+  absolute: 'You were signed out because a session may only last so long. Sign in to go on.',
+  max_concurrent:
+    'You were signed out here because you signed in somewhere else. If that was not you, change your password.',
+  ended_by_administrator: 'An administrator ended your session. Sign in to go on.',
+  ended_by_owner: 'This session was ended from your account page. Sign in to go on.',
+  password_changed: 'You were signed out because your password was changed. Sign in with the new one.',
+  password_reset: 'You were signed out because your password was reset. Sign in with the new one.',
+  factor_changed: 'You were signed out because your second factor was changed. Sign in to go on.',
+  network: 'You were signed out because your organisation allows other networks only now.',
+}
+
 export interface OrganizationChoice {
   readonly id: string
   readonly name: string
@@ -175,6 +189,7 @@ export function loginPages(
         offersPassword: offers.password,
         email,
         error,
+        notice: error ? undefined : endedTexts[interaction.endedBecause ?? ''],
         magicLink: offers.link,
         linkAction: `${path}/link`,
         forgotPassword: offers.password,

@@ -9,11 +9,12 @@ import { sha256 } from '../crypto/secrets.ts'
 import type { Db } from '../db/database.ts'
 import { hasScope, inRequestTransaction, withOpenTransaction } from '../db/transaction.ts'
 import { originOf } from '../http/origin.ts'
+import { enterWithin } from '../sessions/concurrency.ts'
 import { anonymousLimits, sessionLimits } from '../sessions/policy.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { accountOf } from './claims.ts'
 import { directContext } from './direct-session.ts'
-import { keepBrowserSession, keepSessionOfToken } from './request-session.ts'
+import { endOfSession, keepBrowserSession, keepEndOfSession, keepSessionOfToken } from './request-session.ts'
 import type { PayloadStore, StoredPayload } from './store.ts'
 
 export interface AdapterParts {
@@ -55,7 +56,7 @@ function payloadAdapter(parts: AdapterParts, model: string): Adapter {
       const row = {
         model,
         idHash,
-        payload: { ...stripped(payload), ...(organizationId === undefined ? {} : { organizationId }) },
+        payload: { ...stripped(payload), ...(organizationId === undefined ? {} : { organizationId }), ...endOf(model) },
         grantId: payload.grantId,
         accountId: payload.accountId ?? payload.result?.login?.accountId,
         clientId: payload.clientId,
@@ -176,12 +177,20 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
         origin,
         details: { idleSeconds: limits.idleSeconds, absoluteSeconds: limits.absoluteSeconds },
       }
-      await withOpenTransaction((tx) => sessions.save(tx, row, account && created))
+      const maxConcurrent = account?.policy.session.maxConcurrent ?? null
+      const isSignIn = direct !== undefined || context?.oidc.result?.login !== undefined
+      if (!account || maxConcurrent === null || !isSignIn)
+        return withOpenTransaction((tx) => sessions.save(tx, row, account && created))
+      const entering = { accountId: account.id, organizationId: account.organization.id, maxConcurrent, uid, origin }
+      return inRequestTransaction(db, (tx) => enterWithin(tx, entering, () => sessions.save(tx, row, created)))
     },
     async find(id) {
       const stored = await sessions.findById(sha256(id))
       const context = currentContext()
       if (stored && context) keepBrowserSession(context.req, stored)
+      // The page that asks this browser to sign in again says why.
+      if (!stored && context?.oidc.route === 'authorization')
+        keepEndOfSession(context.req, await sessions.endOf(sha256(id)))
       return stored && { ...stored.payload, jti: id }
     },
     async findByUid(uid) {
@@ -214,6 +223,13 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
     revokeByGrantId: () => Promise.resolve(),
     findByUserCode: () => Promise.resolve(undefined),
   }
+}
+
+/** Why the session that this browser held before has ended, for the page of a sign-in (internals.ts keeps it). */
+function endOf(model: string): { endedBecause?: string } {
+  const context = model === 'Interaction' ? currentContext() : undefined
+  const reason = context && endOfSession(context.req)
+  return reason === undefined ? {} : { endedBecause: reason }
 }
 
 /** The organisations that a request with a session is about: their limits hold it from now on. */

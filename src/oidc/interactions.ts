@@ -31,6 +31,8 @@ export interface OpenInteraction {
   readonly loginHint: string
   readonly returnTo: string
   readonly accountId: string | undefined
+  /** Why the session that this browser held before has ended; undefined when it held none. */
+  readonly endedBecause: string | undefined
   /** Scopes asked for that the person has not answered yet. */
   readonly missingScopes: readonly string[]
   readonly missingClaims: readonly string[]
@@ -131,6 +133,7 @@ export function createInteractions(parts: {
         loginHint: toText(details.params['login_hint'])?.slice(0, 254) ?? '',
         returnTo: details.returnTo,
         accountId,
+        endedBecause: toText(Reflect.get(details, 'endedBecause')),
         missingScopes,
         missingClaims,
         firstTime: details.grantId === undefined,

@@ -48,11 +48,16 @@ export function reportSatisfiedAcr(provider: Provider): void {
 
 /**
  * The provider's models drop what they do not know. A code and a refresh token tell in which organisation their person
- * acts; an access token says it in its claims.
+ * acts (an access token says it in its claims), and an interaction why the browser's last session is over.
  */
-export function keepOrganizationOfTokens(provider: Provider): void {
-  for (const model of [provider.AuthorizationCode, provider.RefreshToken]) {
-    const names = [...model.IN_PAYLOAD, 'organizationId']
+export function keepOwnMembers(provider: Provider): void {
+  const members = [
+    [provider.AuthorizationCode, 'organizationId'],
+    [provider.RefreshToken, 'organizationId'],
+    [provider.Interaction, 'endedBecause'],
+  ] as const
+  for (const [model, member] of members) {
+    const names = [...model.IN_PAYLOAD, member]
     Object.defineProperty(model, 'IN_PAYLOAD', { get: () => names })
   }
 }

@@ -20,7 +20,7 @@ import { answerFaults } from './faults.ts'
 import {
   alwaysIncludeSid,
   compareClientSecretsByDigest,
-  keepOrganizationOfTokens,
+  keepOwnMembers,
   leaveLogoutToTheOutbox,
   pinUrlsToIssuer,
   reportSatisfiedAcr,
@@ -76,7 +76,7 @@ export function createProvider(parts: ProviderParts, jwks: readonly JWK[]): Prov
   alwaysIncludeSid(provider)
   reportSatisfiedAcr(provider)
   leaveLogoutToTheOutbox(provider)
-  keepOrganizationOfTokens(provider)
+  keepOwnMembers(provider)
   compareClientSecretsByDigest(provider, parts.secrets)
   answerFaults(provider, parts)
   provider.use(async (context, next) => {

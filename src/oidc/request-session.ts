@@ -22,3 +22,14 @@ export function browserSessionOf(request: object): StoredSession | undefined {
 export function keepBrowserSession(request: object, session: StoredSession): void {
   ofBrowsers.set(request, session)
 }
+
+const ends = new WeakMap<object, string>()
+
+/** Why the session whose cookie came with a request is over; undefined when none was, or nobody knows. */
+export function endOfSession(request: object): string | undefined {
+  return ends.get(request)
+}
+
+export function keepEndOfSession(request: object, reason: string | undefined): void {
+  if (reason !== undefined) ends.set(request, reason)
+}

@@ -47,6 +47,9 @@ const columns =
 const findById = `select id_hash as key, ${columns} from mlpipes_auth.sessions where id_hash = any($1::text[]) and ${live}`
 const findByUid = `select uid as key, ${columns} from mlpipes_auth.sessions where uid = any($1::text[]) and ${live}`
 
+const endOf = `select coalesce(end_reason, case when absolute_expires_at <= now() then 'absolute' else 'idle' end) as reason
+    from mlpipes_auth.sessions where id_hash = $1 and account_id is not null and not (${live})`
+
 // A session that ended stays ended: the update below never touches such a row, and nothing is inserted beside it.
 const columnCount = 12
 // The absolute limit runs from the sign-in by the database's clock (F17). The provider's loginTs, which is the clock of
@@ -93,6 +96,8 @@ const hold = 'select uid from mlpipes_auth.sessions where uid = $1 and ended_at 
 export interface Sessions {
   findById(idHash: string): Promise<StoredSession | undefined>
   findByUid(uid: string): Promise<StoredSession | undefined>
+  /** Why the session with this id has ended, also when nobody has marked it so yet; undefined when it lives or is none. */
+  endOf(idHash: string): Promise<string | undefined>
   /** Writes the row in one statement, with `created` if that is when an account enters the session. */
   save(tx: Tx | undefined, row: SessionRow, created: AuditEvent | undefined): Promise<void>
   /** Keeps a session from being ended until the transaction commits. False when it has been ended. */
@@ -114,6 +119,10 @@ export function createSessions(database: Database): Sessions {
   return {
     findById: finder(findById),
     findByUid: finder(findByUid),
+    async endOf(idHash) {
+      const [row] = await database.run(endOf, [idHash])
+      return typeof row?.['reason'] === 'string' ? row['reason'] : undefined
+    },
     async save(tx, row, created) {
       const values = [
         row.uid,

@@ -268,6 +268,42 @@ describe.each(databaseKinds)('organisations on %s', (kind) => {
     expect(await isActive(ofHome.access_token, 'api')).toBe(true)
   })
 
+  it('only so many sessions at once: the oldest ends, and its browser is told why', async () => {
+    await policies({ mercy: { session: { maxConcurrent: 2 } } })
+    const browsers = []
+    for (let index = 0; index < 3; index += 1) browsers.push(await obtainTokens(server, 'ehr'))
+    const [oldest, ...others] = browsers
+    expect(await isActive(oldest?.access_token ?? '', 'api')).toBe(false)
+    for (const other of others) expect(await isActive(other.access_token, 'api')).toBe(true)
+    const [event] = await server.audit('session.ended')
+    expect(event).toMatchObject({ details: { reason: 'max_concurrent' } })
+    const back = await start(oldest?.browser ?? new Browser(server), 'ehr')
+    expect(back.page.text).toContain('because you signed in somewhere else')
+    expect((await start(new Browser(server), 'ehr')).page.text).not.toContain('You were signed out')
+    // The same person in the same browser again is no further session.
+    const [, kept] = browsers
+    await signIn(kept?.browser ?? new Browser(server), authorizationUrl(server, 'ehr', { prompt: 'login' }))
+    expect(await isActive(browsers[2]?.access_token ?? '', 'api')).toBe(true)
+  })
+
+  it('20 sign-ins at the same moment leave as many sessions as are allowed', async () => {
+    await policies({ mercy: { session: { maxConcurrent: 3 } } })
+    const pages = await Promise.all(
+      Array.from({ length: 20 }, async () => {
+        const browser = new Browser(server)
+        return { browser, page: (await start(browser, 'first')).page }
+      }),
+    )
+    const landings = await Promise.all(pages.map(({ browser, page }) => enter(browser, page, 'ada@mercy.example')))
+    expect(landings.filter((landing) => landing.url.includes('code=')).length).toBeGreaterThan(0)
+    const [live] = await server.database.run(
+      `select count(*)::integer as sessions from mlpipes_auth.sessions s join mlpipes_auth.accounts a on a.id = s.account_id
+        where a.email = 'ada@mercy.example' and s.ended_at is null`,
+      [],
+    )
+    expect(live).toEqual({ sessions: 3 })
+  })
+
   it('a token for the administration API says so, and opens nothing else', async () => {
     const tokens = await obtainTokens(server, 'hopeful', { scope: 'openid admin:read' })
     const described = await introspect(server, tokens.access_token, 'hopeful')

@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { coalesce } from '../db/coalesce.ts'
 import type { Database, Row } from '../db/database.ts'
 import { endingCauses } from '../sessions/causes.ts'
+import { jwks } from './jwks.ts'
 
 /** Every scope this server knows. */
 export const supportedScopes = [
@@ -35,7 +36,9 @@ export function isRedirectUri(text: string): boolean {
     url.password ||
     url.hash ||
     text.includes('*') ||
-    text.includes('#')
+    text.includes('#') ||
+    // What a URL is made of (RFC 3986): a parser would quietly mend the rest, NUL and half characters included.
+    !/^[\x21-\x7e]+$/.test(text)
   )
     return false
   return url.protocol === 'https:' || (url.protocol === 'http:' && loopbackHosts.has(url.hostname))
@@ -46,7 +49,10 @@ const redirectUri = z
   .refine(isRedirectUri, 'must be an https URI (http only for localhost), without user, fragment or wildcard')
 const printable = z
   .string()
-  .refine((text) => !/[\p{Cc}\p{Bidi_Control}]/u.test(text), 'must not contain control or bidirectional characters')
+  .refine(
+    (text) => text.isWellFormed() && !/[\p{Cc}\p{Bidi_Control}]/u.test(text),
+    'must not contain control or bidirectional characters',
+  )
 
 // A client id never looks like an account's subject (RFC 9700 §4.15), nor is it that of our own pages.
 const clientIdPattern = /^(?!acc_|mlpipes-account$)[A-Za-z0-9._~-]{1,128}$/
@@ -55,7 +61,57 @@ export function isClientId(text: string): boolean {
   return clientIdPattern.test(text)
 }
 
-/** What `apply` and registration accept about a client; RFC 7591 names. Unknown members are refused. */
+/** What may be said of a client, by the names of RFC 7591 where they have one. Registered by `apply` or the admin API. */
+export const clientFields = {
+  client_name: printable.min(1).max(100),
+  redirect_uris: z.array(redirectUri).max(50),
+  post_logout_redirect_uris: z.array(redirectUri).max(50),
+  grant_types: z.array(z.enum(['authorization_code', 'refresh_token', 'client_credentials'])).max(3),
+  token_endpoint_auth_method: z.enum(['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none']),
+  application_type: z.enum(['web', 'native']),
+  id_token_signed_response_alg: z.enum(['RS256', 'ES256']),
+  jwks,
+  scope: scopeList,
+  introspection: z.enum(['none', 'own', 'organization']),
+  first_party: z.boolean(),
+  /** Whether its introspection of a person's token counts as that person's activity. */
+  session_activity: z.boolean(),
+  backchannel_logout_uri: redirectUri,
+  backchannel_logout_session_required: z.boolean(),
+  /** Which endings it wants to hear of; all, without it. */
+  backchannel_logout_causes: z.array(z.enum(endingCauses)).max(endingCauses.length),
+  profile: z.enum(['standard', 'oidc-certification']),
+}
+
+export type ClientField = keyof typeof clientFields
+
+/** The same with what is taken for what is not said. */
+export const clientMembers = {
+  client_name: clientFields.client_name,
+  redirect_uris: clientFields.redirect_uris.default([]),
+  post_logout_redirect_uris: clientFields.post_logout_redirect_uris.default([]),
+  grant_types: clientFields.grant_types.default(['authorization_code']),
+  token_endpoint_auth_method: clientFields.token_endpoint_auth_method.default('client_secret_basic'),
+  application_type: clientFields.application_type.default('web'),
+  id_token_signed_response_alg: clientFields.id_token_signed_response_alg.optional(),
+  jwks: clientFields.jwks.optional(),
+  scope: clientFields.scope.default('openid profile email'),
+  introspection: clientFields.introspection.default('none'),
+  first_party: clientFields.first_party.default(false),
+  session_activity: clientFields.session_activity.default(true),
+  backchannel_logout_uri: clientFields.backchannel_logout_uri.optional(),
+  backchannel_logout_session_required: clientFields.backchannel_logout_session_required.default(false),
+  backchannel_logout_causes: clientFields.backchannel_logout_causes.optional(),
+  profile: clientFields.profile.default('standard'),
+} as const satisfies Readonly<Record<ClientField, z.ZodType>>
+
+const membersSchema = z.strictObject(clientMembers)
+export type ClientMembers = z.output<typeof membersSchema>
+
+export const hasSecret = ({ token_endpoint_auth_method: method }: Pick<ClientMembers, 'token_endpoint_auth_method'>) =>
+  method.startsWith('client_secret')
+
+/** What `apply` accepts about a client. Unknown members are refused. */
 export const clientSchema = z
   .strictObject({
     client_id: z
@@ -70,60 +126,42 @@ export const clientSchema = z
       .max(256)
       .regex(/^[\x21-\x7e]+$/, 'must be printable ASCII')
       .optional(),
-    client_name: printable.min(1).max(100),
     organization: z.string().min(1).max(64),
-    redirect_uris: z.array(redirectUri).max(50).default([]),
-    post_logout_redirect_uris: z.array(redirectUri).max(50).default([]),
-    grant_types: z
-      .array(z.enum(['authorization_code', 'refresh_token', 'client_credentials']))
-      .max(3)
-      .default(['authorization_code']),
-    token_endpoint_auth_method: z
-      .enum(['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none'])
-      .default('client_secret_basic'),
-    application_type: z.enum(['web', 'native']).default('web'),
-    id_token_signed_response_alg: z.enum(['RS256', 'ES256']).optional(),
-    jwks: z.strictObject({ keys: z.array(z.record(z.string(), z.unknown())).min(1).max(20) }).optional(),
-    scope: scopeList.default('openid profile email'),
-    introspection: z.enum(['none', 'own', 'organization']).default('none'),
-    first_party: z.boolean().default(false),
-    /** Whether its introspection of a person's token counts as that person's activity. */
-    session_activity: z.boolean().default(true),
-    backchannel_logout_uri: redirectUri.optional(),
-    backchannel_logout_session_required: z.boolean().default(false),
-    /** Which endings it wants to hear of; all, without it. */
-    backchannel_logout_causes: z.array(z.enum(endingCauses)).max(endingCauses.length).optional(),
-    profile: z.enum(['standard', 'oidc-certification']).default('standard'),
+    ...clientMembers,
   })
   .superRefine((client, context) => {
     const problem = (path: string, message: string) => context.addIssue({ code: 'custom', path: [path], message })
-    const secretBased = client.token_endpoint_auth_method.startsWith('client_secret')
-    if (secretBased && client.client_secret === undefined)
+    if (hasSecret(client) && client.client_secret === undefined)
       problem('client_secret', 'is required by this token_endpoint_auth_method')
-    if (!secretBased && client.client_secret !== undefined)
+    if (!hasSecret(client) && client.client_secret !== undefined)
       problem('client_secret', 'is not used by this token_endpoint_auth_method')
-    if (client.token_endpoint_auth_method === 'private_key_jwt' && !client.jwks)
-      problem('jwks', 'is required by private_key_jwt')
-    if (client.grant_types.includes('authorization_code') && client.redirect_uris.length === 0) {
-      problem('redirect_uris', 'needs at least one URI for the authorization_code grant')
-    }
-    if (client.token_endpoint_auth_method === 'none' && client.grant_types.includes('client_credentials')) {
-      problem('grant_types', 'client_credentials needs a client that authenticates')
-    }
-    if (client.backchannel_logout_uri === undefined) {
-      const needs = 'needs a backchannel_logout_uri'
-      if (client.backchannel_logout_session_required) problem('backchannel_logout_session_required', needs)
-      if (client.backchannel_logout_causes) problem('backchannel_logout_causes', needs)
-    }
-    if (client.token_endpoint_auth_method === 'none' && client.introspection !== 'none') {
-      problem('introspection', 'needs a client that authenticates')
-    }
+    for (const { path, message } of memberProblems(client)) problem(path, message)
   })
 
 export type ClientInput = z.output<typeof clientSchema>
 
+/** What members say together that each alone may. Pure. */
+export function memberProblems(client: ClientMembers): { readonly path: ClientField; readonly message: string }[] {
+  const problems: { readonly path: ClientField; readonly message: string }[] = []
+  const problem = (path: ClientField, message: string) => void problems.push({ path, message })
+  const method = client.token_endpoint_auth_method
+  if (method === 'private_key_jwt' && !client.jwks) problem('jwks', 'is required by private_key_jwt')
+  if (client.grant_types.includes('authorization_code') && client.redirect_uris.length === 0)
+    problem('redirect_uris', 'needs at least one URI for the authorization_code grant')
+  if (method === 'none' && client.grant_types.includes('client_credentials'))
+    problem('grant_types', 'client_credentials needs a client that authenticates')
+  if (client.backchannel_logout_uri === undefined) {
+    const needs = 'needs a backchannel_logout_uri'
+    if (client.backchannel_logout_session_required) problem('backchannel_logout_session_required', needs)
+    if (client.backchannel_logout_causes) problem('backchannel_logout_causes', needs)
+  }
+  if (method === 'none' && client.introspection !== 'none')
+    problem('introspection', 'needs a client that authenticates')
+  return problems
+}
+
 /** What of a client goes into its `metadata` column: the members that the provider knows by these names. */
-export function clientMetadata(client: ClientInput): Record<string, unknown> {
+export function clientMetadata(client: ClientMembers): Record<string, unknown> {
   const codeFlow = client.grant_types.includes('authorization_code')
   return {
     redirect_uris: client.redirect_uris,
@@ -142,7 +180,7 @@ export function clientMetadata(client: ClientInput): Record<string, unknown> {
   }
 }
 
-function logoutMetadata(client: ClientInput): Record<string, unknown> {
+function logoutMetadata(client: ClientMembers): Record<string, unknown> {
   const { backchannel_logout_uri: uri, backchannel_logout_causes: causes } = client
   if (uri === undefined) return {}
   return {

@@ -12,8 +12,8 @@ export type DeliveryKind = 'backchannel_logout' | 'webhook'
 export const retrySeconds: Readonly<Record<DeliveryKind, readonly number[]>> = {
   // Three hours: by then the app has asked us about its tokens.
   backchannel_logout: [1, 5, 15, 60, 300, 900, 1_800, 3_600, 3_600],
-  // A day.
-  webhook: [5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400, 28_800, 28_800],
+  // A day and a little.
+  webhook: [5, 30, 120, 600, 1_800, 3_600, 7_200, 14_400, 28_800, 36_000],
 }
 /** How long a delivery is one worker's alone: longer than a call may take, with the time to write down how it went. */
 export const leaseSeconds = 30

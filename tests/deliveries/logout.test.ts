@@ -100,7 +100,7 @@ describe.each(databaseKinds)('back-channel logout on %s', (kind) => {
     })
   })
 
-  // OIDF conformance suite, module oidcc-backchannel-rp-initiated-logout: by the names of its conditions.
+  // The module oidcc-backchannel-rp-initiated-logout of the OpenID conformance suite, by the names of its conditions.
   describe.each([
     ['plain', 'RS256'],
     ['elliptic', 'ES256'],
@@ -116,15 +116,16 @@ describe.each(databaseKinds)('back-channel logout on %s', (kind) => {
       const [call] = receiver.calls
       if (!call) throw new Error('nobody called')
       expect(call.headers['content-type']).toBe('application/x-www-form-urlencoded')
+      // CheckForUnexpectedParametersInBackchannelLogoutRequest
       expect([...new URLSearchParams(call.body).keys()]).toEqual(['logout_token'])
       verified = await verifyLogout(server, call, clientId)
     })
-    it('ValidateLogoutTokenSignature: is signed with our key in the algorithm of its ID tokens', () => {
+    it('ValidateLogoutTokenSignature: with the key of its ID tokens', () => {
       expect(verified.protectedHeader).toMatchObject({ alg, typ: 'logout+jwt', kid: expect.any(String) })
       const idToken = session.tokens[0]?.id_token ?? ''
       expect(decodeProtectedHeader(idToken).kid).toBe(verified.protectedHeader.kid)
     })
-    it('CheckLogoutTokenHasIss, Aud, Iat, Exp, Jti, Sub and Sid', async () => {
+    it('ValidateLogoutTokenClaims, CheckLogoutTokenHasSubOrSid', async () => {
       const [row] = await deliveryRows(server, session.uid)
       const { iat = 0, exp = 0, ...claims } = verified.payload
       expect(claims).toEqual({
@@ -138,7 +139,7 @@ describe.each(databaseKinds)('back-channel logout on %s', (kind) => {
       expect(exp - iat).toBe(120)
       expect(Math.abs(iat - Date.now() / 1000)).toBeLessThan(30)
     })
-    it('CheckLogoutTokenNoNonceInLogoutToken, and the sid of the ID token', () => {
+    it('CheckLogoutTokenNoNonce, CheckIdTokenSubMatchesLogoutToken, CheckIdTokenSidMatchesLogoutToken', () => {
       expect(verified.payload).not.toHaveProperty('nonce')
       const claims = JSON.parse(Buffer.from(session.tokens[0]?.id_token.split('.')[1] ?? '', 'base64url').toString())
       expect(claims).toMatchObject({ sid: verified.payload['sid'], sub: verified.payload.sub })

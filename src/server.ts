@@ -206,10 +206,12 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   })
   addAdminApi(app, {
     ...mailing,
-    bearerTokens: createBearerTokens({ provider: live.current, clients }),
+    bearerTokens: createBearerTokens({ provider: live.current, clients, sessions, standings }),
     browserSessions,
-    sessions,
     activity,
+    invitations,
+    organizations,
+    notices,
     now,
   })
   await app.register((scope) =>

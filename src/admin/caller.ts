@@ -1,15 +1,15 @@
 // Who calls the admin API: the bearer of an access token of this provider, or the browser of somebody who is signed in.
 // What they may do is read from the database at every request, so that what was taken away is gone at the next one.
 import type { FastifyRequest } from 'fastify'
-import type { Accounts } from '../accounts/accounts.ts'
 import { type CsrfTokens, isForeign } from '../api/gate.ts'
 import { ApiProblem } from '../api/problems.ts'
 import type { Actor } from '../audit/events.ts'
 import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
+import { originOf } from '../http/origin.ts'
 import type { BearerToken, BearerTokens } from '../oidc/bearer.ts'
 import type { BrowserSessions } from '../oidc/browser-session.ts'
+import { apiResource } from '../oidc/resources.ts'
 import type { Activity } from '../sessions/activity.ts'
-import type { Sessions } from '../sessions/sessions.ts'
 import { isPermission, type Permission, permissionsOf } from './permissions.ts'
 
 export interface OrganizationRef {
@@ -64,20 +64,9 @@ interface Parts {
   readonly database: Pick<Database, 'run'>
   readonly bearerTokens: BearerTokens
   readonly browserSessions: BrowserSessions
-  readonly accounts: Pick<Accounts, 'findActive'>
-  readonly sessions: Pick<Sessions, 'findByUid'>
   readonly activity: Activity
   readonly csrfTokens: CsrfTokens
 }
-
-/** What tokens for this API are issued for (RFC 8707). */
-export const apiAudience = (issuer: string) => `${issuer}/api`
-
-/**
- * TO BE STRICT once the provider issues tokens for a resource: whether a token that was issued for none is taken here.
- * One that was issued for another resource never is.
- */
-const takesTokensWithoutAudience = true
 
 const findPerson = `select a.name as account_name, a.email, m.roles, o.id, o.slug, o.name,
       (select coalesce(jsonb_object_agg(r.name, to_jsonb(r.permissions)), '{}') from mlpipes_auth.organization_roles r
@@ -93,15 +82,12 @@ const findClient = `select c.name as client_name, c.permissions, c.metadata ->> 
     where c.client_id = $1 and c.organization_id = $2 and c.disabled_at is null`
 
 export function createCallers(parts: Parts): Callers {
-  const { issuer, database, bearerTokens, browserSessions, accounts, sessions, activity, csrfTokens } = parts
+  const { issuer, database, bearerTokens, browserSessions, activity, csrfTokens } = parts
   const read = (statement: string, values: readonly unknown[]) => database.run(statement, values)
 
   /** Using a person's token is activity in its session, as at introspection. */
   async function countAsActivity(token: BearerToken): Promise<void> {
-    if (token.kind !== 'account' || !token.endsWithSession || token.sessionUid === undefined) return
-    const session = await sessions.findByUid(token.sessionUid)
-    const account = session && (await accounts.findActive(token.accountId))
-    if (session && account) await activity.used(session, account.policy)
+    if (token.kind === 'account' && token.session) await activity.used(token.session, token.policy)
   }
 
   async function ofBearer(value: string): Promise<Caller> {
@@ -124,7 +110,7 @@ export function createCallers(parts: Parts): Callers {
   }
 
   async function ofBrowser(request: FastifyRequest): Promise<Caller> {
-    const session = await browserSessions.read(request.cookies)
+    const session = await browserSessions.read(request.cookies, originOf(request.raw).ip)
     if (!session) throw unknown('Bearer')
     const { origin } = request.headers
     // Only our own pages: an app at another origin calls with a token (F20).
@@ -172,7 +158,7 @@ const invalidToken = 'Bearer error="invalid_token"'
 const unknown = (wwwAuthenticate: string) => new ApiProblem('caller_unknown', [], { wwwAuthenticate })
 
 function isForUs({ audience }: BearerToken, issuer: string): boolean {
-  return audience.length === 0 ? takesTokensWithoutAudience : audience.includes(apiAudience(issuer))
+  return audience.includes(apiResource(issuer))
 }
 
 type PersonFacts = Pick<PersonCaller, 'clientId' | 'sessionUid' | 'scopes' | 'acr' | 'authTime'> & {

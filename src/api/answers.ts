@@ -36,7 +36,7 @@ export function createAnswers(parts: {
     if (id === undefined) throw new Error('a sign-in that is done has made a session')
     directSessions.setCookie(call.request, call.reply, id)
     flows.forget(call.reply)
-    const session = await current.describe({ [sessionCookie]: id })
+    const session = await current.describe({ cookies: { [sessionCookie]: id }, ip: undefined })
     // Ended by somebody else in the moment since.
     return session ? call.reply.send({ status: 'complete', session }) : refuse(call, 'session_missing')
   }

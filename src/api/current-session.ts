@@ -5,24 +5,28 @@ import type { Origin } from '../audit/events.ts'
 import type { Database } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import { satisfies } from '../oidc/acr.ts'
-import type { BrowserSession, BrowserSessions } from '../oidc/browser-session.ts'
+import type { BrowserSession, BrowserSessions, Cookies } from '../oidc/browser-session.ts'
 import { freshSeconds } from '../self-service/door.ts'
 import { extendIdleLimit, readSecondsLeft, type SecondsLeft } from '../sessions/activity.ts'
 import { endSession } from '../sessions/ending.ts'
 import { sessionLimits } from '../sessions/policy.ts'
 import type { SessionAnswer } from './contract.ts'
 
-type Cookies = Readonly<Record<string, string | undefined>>
+/** The browser that calls. */
+export interface CallingBrowser {
+  readonly cookies: Cookies
+  readonly ip: string | undefined
+}
 const strongest = 'urn:mlpipes:acr:mfa'
 
 export interface CurrentSession {
   /** What an app is told; undefined when nobody is signed in. Reading it is no activity. */
-  describe(cookies: Cookies): Promise<SessionAnswer | undefined>
+  describe(browser: CallingBrowser): Promise<SessionAnswer | undefined>
   /** Counts as activity, if the policy lets that extend a session. Undefined when nobody is signed in. */
-  extend(cookies: Cookies): Promise<{ readonly extended: boolean; readonly session: SessionAnswer } | undefined>
+  extend(browser: CallingBrowser): Promise<{ readonly extended: boolean; readonly session: SessionAnswer } | undefined>
   /** For a change that wants a sign-in of the last minutes, with the second factor that the account has. */
   forSensitiveChange(
-    cookies: Cookies,
+    browser: CallingBrowser,
   ): Promise<{ readonly uid: string; readonly account: SignInAccount; readonly isFresh: boolean } | undefined>
   /** Ends it with everything that was issued in it. */
   end(cookies: Cookies, origin: Origin, clientId: string): Promise<void>
@@ -37,14 +41,14 @@ export function createCurrentSession(parts: {
   const { database, accounts, browserSessions, now } = parts
   const db = database.kysely
   return {
-    async describe(cookies) {
-      const session = await browserSessions.read(cookies)
+    async describe({ cookies, ip }) {
+      const session = await browserSessions.read(cookies, ip)
       const left = session && (await readSecondsLeft(database, session.uid))
       return session && left && toAnswer(session, left)
     },
 
-    async extend(cookies) {
-      const session = await browserSessions.read(cookies)
+    async extend({ cookies, ip }) {
+      const session = await browserSessions.read(cookies, ip)
       if (!session) return undefined
       const { policy } = session.account
       const extended = policy.session.extendOnActivity
@@ -54,8 +58,8 @@ export function createCurrentSession(parts: {
       return left && { extended, session: toAnswer(session, left) }
     },
 
-    async forSensitiveChange(cookies) {
-      const session = await browserSessions.read(cookies)
+    async forSensitiveChange({ cookies, ip }) {
+      const session = await browserSessions.read(cookies, ip)
       const account = session && (await accounts.findForSignInById(session.account.id))
       if (!session || !account?.active) return undefined
       const ageSeconds = Math.floor((now().getTime() - session.signedInAt.getTime()) / 1_000)
@@ -64,7 +68,7 @@ export function createCurrentSession(parts: {
     },
 
     async end(cookies, origin, clientId) {
-      const session = await browserSessions.read(cookies)
+      const session = await browserSessions.find(cookies)
       if (!session) return
       const { uid, account } = session
       const about = {

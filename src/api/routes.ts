@@ -1,7 +1,7 @@
 // The JSON API of first-party apps under /api/auth: the same use cases as the pages, so the same throttles, steps and
 // audit rows. Each operation of the contract and the use case behind it; how they are read and answered is in endpoints.ts
 // and answers.ts.
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { Accounts } from '../accounts/accounts.ts'
 import type { DeviceCookie } from '../credentials/devices.ts'
 import type { Notices } from '../credentials/notices.ts'
@@ -11,6 +11,7 @@ import { qrDataUri } from '../credentials/qr.ts'
 import type { Throttle } from '../credentials/throttle.ts'
 import type { Secrets } from '../crypto/secrets.ts'
 import type { Database } from '../db/database.ts'
+import { originOf } from '../http/origin.ts'
 import type { Views } from '../http/views.ts'
 import { replaceDuePassword } from '../login/due-password.ts'
 import type { Login } from '../login/login.ts'
@@ -26,7 +27,7 @@ import { createOwnPassword } from '../self-service/password.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { type Answers, createAnswers, refuse, refusePassword, throttled } from './answers.ts'
 import { operations } from './contract.ts'
-import { type CurrentSession, createCurrentSession } from './current-session.ts'
+import { type CallingBrowser, type CurrentSession, createCurrentSession } from './current-session.ts'
 import { addApiDocs } from './docs.ts'
 import { type Call, createEndpoints, type Endpoints } from './endpoints.ts'
 import { type ApiFlow, createFlows, type Flows } from './flows.ts'
@@ -123,6 +124,8 @@ function addSignUp(tools: Tools, { database, organizations, signUp }: AuthApiPar
     if (outcome.step === 'closed') return refuse(call, 'sign_up_closed')
     if (outcome.step === 'refused' && outcome.reason === 'password')
       return refusePassword(call, 'password', outcome.problems)
+    if (outcome.step === 'refused' && outcome.reason === 'address_foreign')
+      return refuse(call, 'input_invalid', [{ path: 'email', message: 'must be of a domain that the organisation takes' }])
     return answer.mailed(call, outcome)
   })
 
@@ -199,17 +202,17 @@ function addSession(tools: Tools, parts: AuthApiParts): void {
   read(operations.csrf, async ({ request, reply }) => reply.send({ csrfToken: gate.csrfToken(request, reply) }))
 
   read(operations.session, async (call) => {
-    const session = await current.describe(call.request.cookies)
+    const session = await current.describe(browserOf(call.request))
     return session ? call.reply.send({ session }) : refuse(call, 'session_missing')
   })
 
   act(operations.extendSession, async (call) => {
-    const answered = await current.extend(call.request.cookies)
+    const answered = await current.extend(browserOf(call.request))
     return answered ? call.reply.send(answered) : refuse(call, 'session_missing')
   })
 
   act(operations.changePassword, async (call, { currentPassword = '', newPassword }) => {
-    const here = await current.forSensitiveChange(call.request.cookies)
+    const here = await current.forSensitiveChange(browserOf(call.request))
     if (!here) return refuse(call, 'session_missing')
     if (!here.isFresh) return refuse(call, 'sign_in_again')
     const input = { current: currentPassword, wanted: newPassword, sessionUid: here.uid, ...call.visitor }
@@ -227,4 +230,8 @@ function addSession(tools: Tools, parts: AuthApiParts): void {
     flows.forget(reply)
     return reply.code(204).send()
   })
+}
+
+function browserOf(request: FastifyRequest): CallingBrowser {
+  return { cookies: request.cookies, ip: originOf(request.raw).ip }
 }

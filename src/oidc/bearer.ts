@@ -2,6 +2,9 @@
 // introspection. Who their person or client is today is the caller's to read.
 import type { Provider } from 'oidc-provider'
 import type { Clients } from '../clients/clients.ts'
+import type { Policy } from '../organizations/policy.ts'
+import type { Sessions, StoredSession } from '../sessions/sessions.ts'
+import { type Standings, tokenBreach } from './standing.ts'
 
 interface TokenFacts {
   readonly clientId: string
@@ -19,8 +22,10 @@ export interface AccountToken extends TokenFacts {
   /** When the person proved who they are, in seconds since 1970. */
   readonly authTime: number | undefined
   readonly sessionUid: string | undefined
-  /** Whether it ends with its session: using it is then activity there. */
-  readonly endsWithSession: boolean
+  /** The session that it ends with: using it is activity there. Undefined for a token that outlives its session. */
+  readonly session: StoredSession | undefined
+  /** What holds for the person in the app that the token was issued to. */
+  readonly policy: Policy
 }
 
 export interface ClientToken extends TokenFacts {
@@ -40,8 +45,10 @@ const tokenPattern = /^[A-Za-z0-9_-]{20,128}$/
 export function createBearerTokens(parts: {
   readonly provider: () => Provider
   readonly clients: Pick<Clients, 'findMetadata'>
+  readonly sessions: Pick<Sessions, 'findByUid'>
+  readonly standings: Standings
 }): BearerTokens {
-  const { provider, clients } = parts
+  const { provider, clients, sessions, standings } = parts
   /** The client's organisation, if it may act now. */
   const ownerOf = async (clientId: string | undefined) => {
     const metadata = clientId === undefined ? undefined : await clients.findMetadata(clientId)
@@ -55,9 +62,13 @@ export function createBearerTokens(parts: {
     if (!token || token.isExpired || token.isSenderConstrained()) return undefined
     const grant = await Grant.find(token.grantId)
     if (!grant || grant.clientId !== token.clientId || grant.accountId !== token.accountId) return undefined
-    const owner = await ownerOf(token.clientId)
+    const client = token.clientId === undefined ? undefined : await clients.findMetadata(token.clientId)
     const { org_id: organizationId, acr, auth_time: authTime } = token.extra ?? {}
-    if (owner === undefined || token.clientId === undefined || typeof organizationId !== 'string') return undefined
+    if (!client || token.clientId === undefined || typeof organizationId !== 'string') return undefined
+    const account = await standings.accountOfToken(token, client)
+    const isBound = token.expiresWithSession === true && token.sessionUid !== undefined
+    const session = isBound ? await sessions.findByUid(token.sessionUid ?? '') : undefined
+    if (!account || tokenBreach(account.policy, token, session)) return undefined
     return {
       kind: 'account',
       accountId: token.accountId,
@@ -68,7 +79,8 @@ export function createBearerTokens(parts: {
       acr: typeof acr === 'string' ? acr : undefined,
       authTime: typeof authTime === 'number' ? authTime : undefined,
       sessionUid: token.sessionUid,
-      endsWithSession: token.expiresWithSession === true,
+      session,
+      policy: account.policy,
     }
   }
 

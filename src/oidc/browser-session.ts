@@ -2,6 +2,8 @@
 // value has 256 random bits and is looked up by its hash, so its signature would prove nothing more.
 import type { Account, Accounts } from '../accounts/accounts.ts'
 import { sha256 } from '../crypto/secrets.ts'
+import { isAddressAllowed } from '../organizations/network.ts'
+import { breachOf } from '../sessions/policy.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 
 export interface BrowserSession {
@@ -12,12 +14,22 @@ export interface BrowserSession {
   readonly signedInAt: Date
   readonly idleExpiresAt: Date
   readonly absoluteExpiresAt: Date
+  /** Where the browser was last seen. */
+  readonly ip: string | undefined
 }
 
 export interface BrowserSessions {
   /** The live session of an account that may act now. Reading it is no activity. */
-  read(cookies: Readonly<Record<string, string | undefined>>): Promise<BrowserSession | undefined>
+  find(cookies: Cookies): Promise<BrowserSession | undefined>
+  /**
+   * The same, if what was proven for it does under the policy of now. Otherwise the browser is to be sent to the
+   * authorization endpoint, where its person steps up.
+   * @param ip where the browser is; where it was last seen when undefined
+   */
+  read(cookies: Cookies, ip?: string): Promise<BrowserSession | undefined>
 }
+
+export type Cookies = Readonly<Record<string, string | undefined>>
 
 const idPattern = /^[A-Za-z0-9_-]{20,128}$/
 
@@ -31,8 +43,8 @@ export function createBrowserSessions(parts: {
   readonly accounts: Accounts
 }): BrowserSessions {
   const name = sessionCookieName(parts.issuer)
-  return {
-    async read(cookies) {
+  const browserSessions: BrowserSessions = {
+    async find(cookies) {
       const id = cookies[name]
       if (id === undefined || !idPattern.test(id)) return undefined
       const stored = await parts.sessions.findById(sha256(id))
@@ -53,7 +65,16 @@ export function createBrowserSessions(parts: {
         signedInAt: new Date(Number(loginTs ?? 0) * 1000),
         idleExpiresAt: stored.idleExpiresAt,
         absoluteExpiresAt: stored.absoluteExpiresAt,
+        ip: stored.ip,
       }
     },
+    async read(cookies, ip) {
+      const session = await browserSessions.find(cookies)
+      if (!session) return undefined
+      const { amr, account } = session
+      const isPlaceAllowed = isAddressAllowed(account.policy, ip ?? session.ip)
+      return breachOf({ amr, isPlaceAllowed }, account.policy) ? undefined : session
+    },
   }
+  return browserSessions
 }

@@ -8,7 +8,7 @@ import { sha256 } from '../crypto/secrets.ts'
 import { originOf } from '../http/origin.ts'
 import type { Activity } from '../sessions/activity.ts'
 import { sessionOfToken } from './request-session.ts'
-import { type Standings, tokenBreach, type UsedToken } from './standing.ts'
+import { type Standings, type UsedToken, usedTokenBreach } from './standing.ts'
 
 interface IntrospectedToken extends UsedToken {
   readonly kind: string
@@ -36,7 +36,7 @@ export function createIntrospectionPolicy({ standings, clients, activity, record
       token.clientId === caller.clientId ? caller : token.clientId && (await clients.findMetadata(token.clientId))
     if (!issuedTo) return false
     const account = await standings.accountOfToken(token, issuedTo)
-    if (token.accountId !== undefined && (!account || tokenBreach(context, account.policy, token))) return false
+    if (token.accountId !== undefined && (!account || usedTokenBreach(context, account.policy, token))) return false
     const owner = String(issuedTo['organization_id'])
     if (isAllowed(caller, token, owner)) {
       // What the person may do now, not what they might when the token was issued.

@@ -82,7 +82,7 @@ export function createStandings({
       if (!token) return findForAuthorization(context, id)
       const client = context.oidc.client
       const account = client && (await accountOfToken({ ...token, accountId: id }, client))
-      if (!account || tokenBreach(context, account.policy, token)) return undefined
+      if (!account || usedTokenBreach(context, account.policy, token)) return undefined
       return toProviderAccount(account)
     },
   }
@@ -108,17 +108,33 @@ function organizationOf({ organizationId, extra }: UsedToken): string | undefine
 
 const texts = z.array(z.string())
 
-/** What a policy finds wanting in the sign-in behind a token. */
-export function tokenBreach(context: KoaContextWithOIDC, policy: Policy, token: UsedToken): PolicyBreach | undefined {
-  const session = sessionOfToken(context.req)
+/**
+ * What a policy finds wanting in the sign-in behind a token.
+ * @param session the one that the token ends with; a server that uses an offline token may be anywhere
+ * @param publicIp where a public client is, which runs where its person is
+ */
+export function tokenBreach(
+  policy: Policy,
+  token: UsedToken,
+  session: StoredSession | undefined,
+  publicIp?: string,
+): PolicyBreach | undefined {
   const amr = texts.safeParse(token.amr ?? token.extra?.['amr'] ?? session?.payload['amr'])
-  // Tokens of before say nothing about how they were come by; nor does a test of a bare provider.
+  // Tokens of an older release say nothing about how they were come by.
   if (!amr.success) return undefined
+  const isPlaceKnown = publicIp !== undefined || session !== undefined
+  const isPlaceAllowed = !isPlaceKnown || isAddressAllowed(policy, publicIp ?? session?.ip)
+  return breachOf({ amr: amr.data, isPlaceAllowed }, policy)
+}
+
+/** The same for a token that came with a request to one of the provider's endpoints. */
+export function usedTokenBreach(
+  context: KoaContextWithOIDC,
+  policy: Policy,
+  token: UsedToken,
+): PolicyBreach | undefined {
   const isPublic = context.oidc.client?.clientAuthMethod === 'none' && context.oidc.route !== 'introspection'
-  // A public client runs where its person is. A server's address says nothing, and then the browser's last one counts.
-  const ip = isPublic ? originOf(context.req).ip : session?.ip
-  const isPlaceKnown = isPublic || session !== undefined
-  return breachOf({ amr: amr.data, isPlaceAllowed: !isPlaceKnown || isAddressAllowed(policy, ip) }, policy)
+  return tokenBreach(policy, token, sessionOfToken(context.req), isPublic ? originOf(context.req).ip : undefined)
 }
 
 /** What a policy finds wanting in the live session of a browser that asks for a code. */

@@ -65,7 +65,7 @@ export function createDoor(app: FastifyInstance, parts: DoorParts): Door {
   const { issuer, browserSessions, accounts, devices, secrets, views, now } = parts
 
   async function enter(request: FastifyRequest, reply: FastifyReply, place: Place): Promise<Visit | undefined> {
-    const session = await browserSessions.read(request.cookies)
+    const session = await browserSessions.read(request.cookies, originOf(request.raw).ip)
     const account = session && (await accounts.findForSignInById(session.account.id))
     if (!session || !account?.active) {
       sendToSignIn(reply, issuer, place, {})

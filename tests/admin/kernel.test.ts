@@ -40,7 +40,7 @@ describe.each(databaseKinds)('the admin API on %s', (kind) => {
   })
 
   it('asks for the scope that the method needs (RFC 6750)', async () => {
-    const token = await server.tokenOf('admin@mercy.example', { scope: 'openid' })
+    const token = await server.tokenOf('admin@mercy.example', { scope: 'openid admin:write' })
     const answer = await server.call(token, '/api/admin/me')
     expect(answer).toMatchObject({ status: 403, body: { type: problem('scope_insufficient') } })
     expect(answer.headers.get('www-authenticate')).toBe('Bearer error="insufficient_scope", scope="admin:read"')

@@ -40,6 +40,11 @@ function isCollision(error: unknown): boolean {
   return error instanceof Error && 'code' in error && (error.code === '40001' || error.code === '40P01')
 }
 
+/** Whether a unique index refused a row: somebody else was first. */
+export function isUniqueViolation(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === '23505'
+}
+
 export const maxCollisionRetries = 3
 const retryPauseMs = { least: 5, most: 50 } as const
 

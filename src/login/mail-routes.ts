@@ -144,7 +144,7 @@ function addLinkRequests(app: FastifyInstance, desk: Desk, parts: MailRouteParts
 
 type Refused =
   | { readonly step: 'throttled'; readonly retryAfterSeconds: number }
-  | { readonly step: 'refused'; readonly reason: 'address_unreadable' }
+  | { readonly step: 'refused'; readonly reason: 'address_unreadable' | 'address_foreign' }
 
 /** The status of a request for a mail that was not sent, and the words for it. */
 function refused(reply: FastifyReply, outcome: Refused): PageError {
@@ -182,7 +182,7 @@ function addSignUp(app: FastifyInstance, desk: Desk, parts: MailRouteParts): voi
     const outcome = await parts.signUp.request(here.signIn, organization, input, here.visitor)
     if (outcome.step === 'sent') return reply.redirect(`${pathOf(here)}/confirm/sent`, 303)
     if (outcome.step === 'closed') return reply.redirect(pathOf(here), 303)
-    if (outcome.step === 'throttled' || outcome.reason === 'address_unreadable') return again(refused(reply, outcome))
+    if (outcome.step === 'throttled' || outcome.reason !== 'password') return again(refused(reply, outcome))
     reply.code(400)
     return again(undefined, outcome.problems)
   })

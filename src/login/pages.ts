@@ -22,7 +22,7 @@ export interface PageError {
   readonly field?: 'name' | 'email' | 'password' | 'npi' | 'code'
 }
 
-export const refusalTexts: Readonly<Record<RefusalReason | 'address_unreadable', PageError>> = {
+export const refusalTexts: Readonly<Record<RefusalReason | 'address_unreadable' | 'address_foreign', PageError>> = {
   mismatch: {
     title: 'E-mail or password is not right',
     text: 'Check both and try again. If you cannot remember your password, choose “Forgot password?”.',
@@ -49,6 +49,11 @@ export const refusalTexts: Readonly<Record<RefusalReason | 'address_unreadable',
   address_unreadable: {
     title: 'That is not an e-mail address',
     text: 'Enter the whole address, such as name@hospital.example.',
+    field: 'email',
+  },
+  address_foreign: {
+    title: 'This organisation does not take that address',
+    text: 'Only addresses of certain domains can sign up here. Use the one that your organisation gave you, or ask it for an invitation.',
     field: 'email',
   },
   stale: {

@@ -14,6 +14,7 @@ import { randomId, type Secrets, sha256 } from '../crypto/secrets.ts'
 import type { Database, Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import type { Outbox } from '../mail/outbox.ts'
+import { admitsAddress } from '../organizations/domains.ts'
 import type { Organization, Policies } from '../organizations/organizations.ts'
 import { noSoonerThan } from './even.ts'
 import type { Login, LoginInteraction, Outcome, Visitor } from './login.ts'
@@ -29,7 +30,7 @@ export type SignUpOutcome =
   | { readonly step: 'sent' }
   | { readonly step: 'closed' }
   | { readonly step: 'throttled'; readonly retryAfterSeconds: number }
-  | { readonly step: 'refused'; readonly reason: 'address_unreadable' }
+  | { readonly step: 'refused'; readonly reason: 'address_unreadable' | 'address_foreign' }
   | { readonly step: 'refused'; readonly reason: 'password'; readonly problems: readonly PasswordProblem[] }
 
 export interface SignUp {
@@ -125,6 +126,7 @@ export function createSignUp(parts: Parts): SignUp {
     if (!entered.success || link.organizationId === undefined) return undefined
     if (!(await isOpen(tx, link.organizationId))) return undefined
     const { email, name, passwordHash, metadata } = entered.data
+    if (!(await admitsAddress(tx, link.organizationId, email))) return undefined
     const id = randomId('acc')
     const made = await tx
       .insertInto('accounts')
@@ -176,6 +178,8 @@ export function createSignUp(parts: Parts): SignUp {
     if (organization?.policy.signup !== 'open') return { step: 'closed' }
     const email = normalizeEmail(input.email)
     if (!isEmailShaped(email)) return { step: 'refused', reason: 'address_unreadable' }
+    if (!(await transact(db, (tx) => admitsAddress(tx, organization.id, email))))
+      return { step: 'refused', reason: 'address_foreign' }
     const checked = checkNewPassword(input.password, effectivePasswordRules(organization.policy), {
       email,
       name: input.name,

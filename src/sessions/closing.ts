@@ -20,9 +20,11 @@ const dropSome = `delete from mlpipes_auth.oidc_payloads where ctid in (
       select p.ctid from mlpipes_auth.accounts a join mlpipes_auth.oidc_payloads p on p.account_id = a.id
       where a.organization_id = $1 and p.model in ${mortal} limit $2::integer for update of p)
     returning id_hash`
-// There is no index for this one: it reads the whole table, once for each closing.
+// There is no index for this one: it reads the whole table, once for each closing. What guests were given there with apps of
+// others goes too.
 const dropOfClients = `delete from mlpipes_auth.oidc_payloads
-    where client_id in (select client_id from mlpipes_auth.clients where organization_id = $1) returning id_hash`
+    where organization_id = $1
+      or client_id in (select client_id from mlpipes_auth.clients where organization_id = $1) returning id_hash`
 const dropFlows = `delete from mlpipes_auth.sign_in_flows
     where organization_id = $1 or account_id in (select id from mlpipes_auth.accounts where organization_id = $1)`
 
@@ -64,7 +66,7 @@ export async function endOrganizationAccess(tx: Tx, { organizationId, actor, ori
   return { ...ended, isDone }
 }
 
-/** Ends all that is left. To be awaited before an organisation is opened again, or what was not reached would come back. */
+/** Ends all that is left. */
 export async function finishClosing(database: Database, organizationId: string): Promise<void> {
   const closing: Closing = { organizationId, actor: { type: 'system' }, origin: {} }
   for (;;) {
@@ -73,10 +75,25 @@ export async function finishClosing(database: Database, organizationId: string):
   }
 }
 
+const holdClosed = 'select id from mlpipes_auth.organizations where id = $1 and closed_at is not null for share'
+
+/**
+ * The same for as long as it is closed. To be awaited before an organisation is opened again, or what was not reached would
+ * come back. Whoever opens it waits for the step under way, and no other follows.
+ */
+export async function finishWhileClosed(database: Database, organizationId: string): Promise<void> {
+  const closing: Closing = { organizationId, actor: { type: 'system' }, origin: {} }
+  const step = (tx: Tx) =>
+    runIn(tx, holdClosed, [organizationId]).then(
+      async ([closed]) => closed === undefined || (await endOrganizationAccess(tx, closing)).isDone,
+    )
+  while (!(await transact(database.kysely, step)));
+}
+
 const findUnfinished = `select o.id from mlpipes_auth.organizations o where o.closed_at is not null
     and exists (select from mlpipes_auth.sessions s where s.organization_id = o.id and s.ended_at is null) limit 100`
 
 /** Goes on with closings whose process ended in the middle. */
 export async function finishClosings(database: Database): Promise<void> {
-  for (const row of await database.run(findUnfinished, [])) await finishClosing(database, String(row['id']))
+  for (const row of await database.run(findUnfinished, [])) await finishWhileClosed(database, String(row['id']))
 }

@@ -52,7 +52,15 @@ export class NotHere extends Refusal {
 }
 
 /** Things that an organisation has, by an id that is unique beyond it. `other`: by a name of its own. */
-export type ThingKind = 'account' | 'session' | 'client' | 'domain' | 'webhook' | 'organization' | 'other'
+export type ThingKind =
+  | 'account'
+  | 'session'
+  | 'client'
+  | 'domain'
+  | 'webhook'
+  | 'invitation'
+  | 'organization'
+  | 'other'
 
 const findOpen = 'select id, slug, name from mlpipes_auth.organizations where id = $1 and closed_at is null'
 const organizationParameter = 'organization'

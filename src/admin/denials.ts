@@ -25,6 +25,7 @@ const elsewhere: Readonly<Partial<Record<ThingKind, string>>> = {
     (select from mlpipes_auth.memberships m where m.account_id = s.account_id and m.organization_id = $2)`,
   client: 'select client_id from mlpipes_auth.clients where client_id = $1 and organization_id <> $2',
   domain: 'select id from mlpipes_auth.organization_domains where id = $1 and organization_id <> $2',
+  invitation: 'select id_hash from mlpipes_auth.mail_links where id_hash = $1 and organization_id <> $2',
   webhook: 'select id from mlpipes_auth.webhooks where id = $1 and organization_id <> $2',
   organization: 'select id from mlpipes_auth.organizations where id = $1 and id <> $2',
 }

@@ -1,7 +1,14 @@
 // Every operation of the admin API, for the document and the tests. A resource's table is in its own file.
+import { operations as guests } from './guests.ts'
+import { operations as invitations } from './invitations.ts'
 import { operations as me } from './me.ts'
 import type { AdminOperation } from './operation.ts'
+import { operations as roles } from './roles.ts'
+import { operations as userAccess } from './user-access.ts'
+import { operations as users } from './users.ts'
 
-export const adminOperations: readonly AdminOperation[] = [me].flatMap((table): AdminOperation[] =>
+const tables = [me, users, userAccess, guests, invitations, roles]
+
+export const adminOperations: readonly AdminOperation[] = tables.flatMap((table): AdminOperation[] =>
   Object.values(table),
 )

@@ -4,12 +4,17 @@ import { createCsrfTokens } from '../api/gate.ts'
 import type { Secrets } from '../crypto/secrets.ts'
 import type { Database } from '../db/database.ts'
 import { createCallers } from './caller.ts'
+import { addGuests } from './guests.ts'
+import { addInvitations, type InvitationParts } from './invitations.ts'
 import { createKernel } from './kernel.ts'
 import { addMe } from './me.ts'
+import { addRoles } from './roles.ts'
+import { addUserAccess, type UserAccessParts } from './user-access.ts'
+import { addUsers } from './users.ts'
 
 type CallerParts = Omit<Parameters<typeof createCallers>[0], 'csrfTokens'>
 
-export interface AdminApiParts extends CallerParts {
+export interface AdminApiParts extends CallerParts, UserAccessParts, InvitationParts {
   readonly database: Database
   readonly secrets: Secrets
   now(): Date
@@ -20,5 +25,10 @@ export function addAdminApi(app: FastifyInstance, parts: AdminApiParts): void {
     const callers = createCallers({ ...parts, csrfTokens: createCsrfTokens(parts) })
     const kernel = createKernel(scope, { ...parts, callers })
     addMe(kernel)
+    addUsers(kernel, parts)
+    addUserAccess(kernel, parts)
+    addGuests(kernel, parts)
+    addInvitations(kernel, parts)
+    addRoles(kernel)
   })
 }

@@ -58,6 +58,10 @@ const spendByCode = `update mlpipes_auth.mail_links set code_failures = code_fai
       used_at = case when code_mac = any($3::text[]) then now() end
     where interaction_hash = $1 and kind = $2 and ${live} and code_failures < ${maxLinkCodeTries}
     returning used_at is not null as matched, code_failures, ${columns}`
+const listLive = `select ${columns}, created_at, expires_at from mlpipes_auth.mail_links
+    where organization_id = $1 and kind = $2 and ${live} and ($3::text is null or id_hash > $3) order by id_hash limit $4`
+const withdraw = `update mlpipes_auth.mail_links set used_at = now()
+    where organization_id = $1 and kind = $2 and id_hash = $3 and ${live} returning id_hash`
 const newest = `select sealed, id_hash from mlpipes_auth.mail_links where interaction_hash = $1 and kind = $2
     order by created_at desc limit 1`
 const clean = `delete from mlpipes_auth.mail_links where ctid in (select ctid from mlpipes_auth.mail_links
@@ -79,7 +83,19 @@ export interface MailLinks {
   shownCode(token: string): string
   /** Spends the link of a sign-in by its code. Five tries. */
   spendByCode(tx: Tx, kind: LinkKind, interactionHash: string, code: string): Promise<CodeOutcome>
+  /** Live links of a kind in an organisation, by their hash, which opens nothing. */
+  list(tx: Tx, kind: LinkKind, organizationId: string, after: string | undefined, limit: number): Promise<ListedLink[]>
+  /** Ends a live link by its hash. False when there is none in this organisation. */
+  withdraw(tx: Tx, kind: LinkKind, organizationId: string, idHash: string): Promise<boolean>
   clean(limit: number): Promise<void>
+}
+
+export interface ListedLink {
+  /** SHA-256 of the token. */
+  readonly idHash: string
+  readonly payload: Link['payload']
+  readonly createdAt: Date
+  readonly expiresAt: Date
 }
 
 export function createMailLinks(database: Database, secrets: Secrets): MailLinks {
@@ -138,6 +154,17 @@ export function createMailLinks(database: Database, secrets: Secrets): MailLinks
         ? { ok: true, link: toLink(row) }
         : { ok: false, tries: Number(row['code_failures']) }
     },
+    async list(tx, kind, organizationId, after, limit) {
+      const rows = await runIn(tx, listLive, [organizationId, kind, after ?? null, limit])
+      return rows.map((row) => ({
+        idHash: String(row['id_hash']),
+        payload: toLink(row).payload,
+        createdAt: row['created_at'] as Date,
+        expiresAt: row['expires_at'] as Date,
+      }))
+    },
+    withdraw: async (tx, kind, organizationId, idHash) =>
+      (await runIn(tx, withdraw, [organizationId, kind, idHash])).length === 1,
     clean: async (limit) => void (await database.run(clean, [limit])),
   }
 }

@@ -16,3 +16,14 @@ export function transactFor<T>(db: Db, organizationId: string, work: (tx: Tx) =>
 export async function confineTo(tx: Tx, organizationId: string | undefined): Promise<void> {
   await sql`select set_config('mlpipes_auth.organization', ${organizationId ?? ''}, true)`.execute(tx)
 }
+
+/**
+ * Does `work` with the rows of every organisation, in a transaction that is confined to one: for what follows a person out
+ * of it, such as their sessions elsewhere. The transaction is confined again afterwards; when `work` throws, it is over.
+ */
+export async function beyond<T>(tx: Tx, organizationId: string, work: () => Promise<T>): Promise<T> {
+  await confineTo(tx, undefined)
+  const result = await work()
+  await confineTo(tx, organizationId)
+  return result
+}

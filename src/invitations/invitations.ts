@@ -7,7 +7,7 @@ import type { Actor, Origin } from '../audit/events.ts'
 import { linkSeconds, linkUrl, type MailLinks } from '../credentials/mail-links.ts'
 import type { Passwords } from '../credentials/password.ts'
 import { checkNewPassword, effectivePasswordRules, type PasswordProblem } from '../credentials/password-rules.ts'
-import { randomId } from '../crypto/secrets.ts'
+import { randomId, sha256 } from '../crypto/secrets.ts'
 import type { Database, Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import { proveAddress } from '../login/address-proof.ts'
@@ -28,8 +28,11 @@ export type AcceptOutcome =
   | { readonly ok: false; readonly reason: 'password'; readonly problems: readonly PasswordProblem[] }
 
 export interface Invitations {
-  /** Mails an invitation, in the transaction of whoever checked that the inviter may give these roles. */
-  invite(tx: Tx, invited: Invited, inviter: Inviter): Promise<void>
+  /**
+   * Mails an invitation, in the transaction of whoever checked that the inviter may give these roles.
+   * @returns its id, which opens nothing
+   */
+  invite(tx: Tx, invited: Invited, inviter: Inviter): Promise<string>
   /** What a live link offers. Spends nothing. */
   look(token: string): Promise<Invitation | undefined>
   accept(
@@ -175,13 +178,13 @@ interface Known {
   readonly organization: { readonly id: string }
 }
 
-/** Puts an invitation into the outbox, with its link and its audit row. */
+/** Puts an invitation into the outbox, with its link and its audit row. Returns its id, which opens nothing. */
 export async function mailInvitation(
   tx: Tx,
   mailing: Pick<Parts, 'issuer' | 'links' | 'outbox'>,
   { email: given, organization, roles }: Invited,
   { actor, name, origin }: Inviter,
-): Promise<void> {
+): Promise<string> {
   const email = canonicalEmail(given)
   const token = await mailing.links.issue(tx, {
     kind,
@@ -206,4 +209,5 @@ export async function mailInvitation(
     origin,
     details: { roles: [...roles] },
   })
+  return sha256(token)
 }

@@ -1,0 +1,112 @@
+// Invitations to a place here: for people who have no account yet, and for those of other organisations, who become guests.
+// Which of the two somebody is, nobody is told before they accept.
+import { z } from 'zod'
+import { isEmailShaped, normalizeEmail } from '../accounts/accounts.ts'
+import { email } from '../api/contract.ts'
+import { ApiProblem } from '../api/problems.ts'
+import { appendAudit } from '../audit/audit.ts'
+import { type ListedLink, linkSeconds, type MailLinks } from '../credentials/mail-links.ts'
+import type { Invitations } from '../invitations/invitations.ts'
+import { NotHere } from './call.ts'
+import type { Kernel } from './kernel.ts'
+import { idParam, instant, listQuery, operation, pageOf } from './operation.ts'
+import { assertMayGive } from './rules.ts'
+import { roleList } from './users.ts'
+
+const group = 'Invitations'
+const root = '/api/admin/invitations'
+const kind = 'invite'
+
+const invitationSchema = z
+  .strictObject({
+    id: z.string(),
+    email: z.string(),
+    roles: z.array(z.string()),
+    createdAt: instant,
+    expiresAt: instant,
+  })
+  .meta({ id: 'Invitation' })
+
+export const operations = {
+  list: operation({
+    id: 'listInvitations',
+    method: 'GET',
+    path: root,
+    group,
+    permission: 'user:read',
+    pageKey: 1,
+    summary: 'Invitations that are open',
+    description: 'Neither accepted, withdrawn nor too old.',
+    query: listQuery({}),
+    answer: { status: 200, description: 'A page of invitations.', schema: pageOf(invitationSchema) },
+  }),
+  create: operation({
+    id: 'createInvitation',
+    method: 'POST',
+    path: root,
+    group,
+    permission: 'user:create',
+    summary: 'Invite somebody',
+    description: `Mails a link that works for ${linkSeconds.invite / 3_600} hours. Who has an account in another organisation becomes a guest with it; anybody else makes one. Roles that permit something need membership:write, a step-up, and that the caller holds it too.`,
+    body: z.strictObject({ email, roles: roleList.default([]) }),
+    answer: { status: 201, description: 'The invitation.', schema: invitationSchema },
+    problems: ['step_up_required', 'client_too_weak'],
+  }),
+  withdraw: operation({
+    id: 'withdrawInvitation',
+    method: 'DELETE',
+    path: `${root}/:invitationId`,
+    group,
+    permission: 'user:create',
+    summary: 'Withdraw an invitation',
+    description: 'Its link opens nothing afterwards.',
+    params: z.strictObject({ invitationId: idParam }),
+    answer: { status: 204, description: 'It is withdrawn.' },
+  }),
+} as const
+
+export interface InvitationParts {
+  readonly invitations: Pick<Invitations, 'invite'>
+  readonly links: MailLinks
+  now(): Date
+}
+
+export function addInvitations({ on }: Kernel, { invitations, links, now }: InvitationParts): void {
+  on(operations.list, async (tx, { organization, page }) => {
+    const rows = await links.list(tx, kind, organization.id, page.after?.[0], page.limit + 1)
+    return { body: page.answer(rows, toAnswer, ({ idHash }) => [idHash]) }
+  })
+
+  on(operations.create, async (tx, { organization, body, caller, about }) => {
+    const { roles } = body
+    if (!isEmailShaped(normalizeEmail(body.email)))
+      throw new ApiProblem('input_invalid', [{ path: 'email', message: 'must be a whole e-mail address' }])
+    await assertMayGive(tx, organization.id, caller, roles, now())
+    const inviter = { actor: about.actor, name: caller.name, origin: about.origin }
+    const id = await invitations.invite(tx, { email: body.email, organization, roles }, inviter)
+    const createdAt = now()
+    const expiresAt = new Date(createdAt.getTime() + linkSeconds.invite * 1_000)
+    const payload = { email: body.email.trim(), roles }
+    return { body: toAnswer({ idHash: id, payload, createdAt, expiresAt }), location: `${root}/${id}` }
+  })
+
+  on(operations.withdraw, async (tx, { organization, params, about }) => {
+    const { invitationId } = params
+    if (!(await links.withdraw(tx, kind, organization.id, invitationId))) throw new NotHere('invitation', invitationId)
+    await appendAudit(tx, { ...about, name: 'invitation.withdrawn', outcome: 'success', details: {} })
+    return {}
+  })
+}
+
+const payloadSchema = z.object({ email: z.string(), roles: z.array(z.string()) })
+
+function toAnswer({ idHash, payload, createdAt, expiresAt }: ListedLink): z.input<typeof invitationSchema> {
+  const { email: invited, roles } = payloadSchema.parse(payload)
+  return {
+    id: idHash,
+    email: invited,
+    roles,
+    createdAt: createdAt.toISOString(),
+    expiresAt: expiresAt.toISOString(),
+  }
+}

@@ -1,0 +1,96 @@
+// What administrators may not do, however much they are permitted: give what they do not hold, act on somebody who holds
+// more, and leave an organisation without one. Asked in the transaction of the change, under its locks.
+import { ApiProblem } from '../api/problems.ts'
+import { type Row, runIn, type Tx } from '../db/database.ts'
+import { beyond } from '../db/organization-transaction.ts'
+import { assertSteppedUp, requireAll, requirePermission } from './access.ts'
+import type { Caller } from './caller.ts'
+import { type Permission, permissionsOf } from './permissions.ts'
+
+export const maxRolesHeld = 32
+
+const ownRoles = `select name, permissions from mlpipes_auth.organization_roles
+    where organization_id = $1 and name = any($2::text[])`
+const allHeld = `select m.roles, coalesce((select jsonb_object_agg(r.name, to_jsonb(r.permissions))
+        from mlpipes_auth.organization_roles r where r.organization_id = m.organization_id and r.name = any(m.roles)), '{}') as own
+    from mlpipes_auth.memberships m where m.account_id = $1`
+
+/** What these roles permit in an organisation. */
+export async function permittedBy(
+  tx: Tx,
+  organizationId: string,
+  roles: readonly string[],
+): Promise<ReadonlySet<Permission>> {
+  const rows = await runIn(tx, ownRoles, [organizationId, [...roles]])
+  return permissionsOf(roles, Object.fromEntries(rows.map((row) => [String(row['name']), textsOf(row['permissions'])])))
+}
+
+/**
+ * Whether the caller may give these roles, to somebody new or in place of others.
+ * @throws ApiProblem that names what the caller lacks: the permission to give any, or one that a role holds
+ */
+export async function assertMayGive(
+  tx: Tx,
+  organizationId: string,
+  caller: Caller,
+  roles: readonly string[],
+  now: Date,
+): Promise<void> {
+  const permitted = await permittedBy(tx, organizationId, roles)
+  if (permitted.size === 0) return
+  requirePermission(caller, 'membership:write')
+  requireAll(caller, permitted)
+  assertSteppedUp({ stepUp: true }, caller, now)
+}
+
+/**
+ * Whether the caller may act on somebody's access. What they hold counts wherever they hold it: who could take over an
+ * account in one organisation would have it in the others.
+ * @throws ApiProblem that names what the account holds and the caller does not
+ */
+export async function assertMayActOn(tx: Tx, organizationId: string, caller: Caller, accountId: string): Promise<void> {
+  const rows = await beyond(tx, organizationId, () => runIn(tx, allHeld, [accountId]))
+  for (const row of rows) requireAll(caller, heldIn(row))
+}
+
+function heldIn(row: Row): ReadonlySet<Permission> {
+  const own = Object.entries(Object(row['own'])).map(([name, permissions]) => [name, textsOf(permissions)] as const)
+  return permissionsOf(textsOf(row['roles']), Object.fromEntries(own))
+}
+
+const administrators = ['org_admin', 'platform_admin'] as const
+
+const platformLock = `select pg_advisory_xact_lock(hashtextextended('mlpipes_auth.administrators', 0))`
+const othersHere = `select m.account_id from mlpipes_auth.memberships m
+    join mlpipes_auth.accounts a on a.id = m.account_id and a.disabled_at is null
+    where m.organization_id = $1 and m.account_id <> $2 and 'org_admin' = any(m.roles) limit 1`
+const othersAnywhere = `select m.account_id from mlpipes_auth.memberships m
+    join mlpipes_auth.accounts a on a.id = m.account_id and a.disabled_at is null
+    join mlpipes_auth.organizations o on o.id = m.organization_id and o.closed_at is null
+    where m.account_id <> $1 and 'platform_admin' = any(m.roles) limit 1`
+
+/**
+ * Whether somebody else administers, when an account loses these roles. The operation is `exclusive`, so nobody else is
+ * losing theirs in this organisation meanwhile; for the platform a lock of its own is taken here.
+ * @throws ApiProblem `last_administrator`
+ */
+export async function assertStillAdministered(
+  tx: Tx,
+  organizationId: string,
+  accountId: string,
+  lost: readonly string[],
+): Promise<void> {
+  const [ofOrganization, ofPlatform] = administrators.map((role) => lost.includes(role))
+  const others = await beyond(tx, organizationId, async () => {
+    if (ofPlatform) await runIn(tx, platformLock, [])
+    return {
+      here: ofOrganization ? await runIn(tx, othersHere, [organizationId, accountId]) : undefined,
+      anywhere: ofPlatform ? await runIn(tx, othersAnywhere, [accountId]) : undefined,
+    }
+  })
+  if (others.here?.length === 0 || others.anywhere?.length === 0) throw new ApiProblem('last_administrator')
+}
+
+function textsOf(value: unknown): string[] {
+  return Array.isArray(value) ? value.map(String) : []
+}

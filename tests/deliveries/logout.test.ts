@@ -3,7 +3,7 @@ import { decodeProtectedHeader } from 'jose'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { transact } from '../../src/db/transaction.ts'
 import { endAccess, endSession } from '../../src/sessions/ending.ts'
-import { endConsent } from '../../src/sessions/parting.ts'
+import { endClientAccess, endConsent, endMembershipAccess } from '../../src/sessions/parting.ts'
 import { post } from '../support/client.ts'
 import { databaseKinds, startServer, type TestServer } from '../support/server.ts'
 import { app, deliveryRows, open, type Receiver, seed, startReceiver, until, verifyLogout } from './support.ts'
@@ -208,6 +208,74 @@ describe.each(databaseKinds)('back-channel logout on %s', (kind) => {
       refresh_token: session.tokens[1]?.refresh_token ?? '',
     })
     expect(refreshed.status).toBe(200)
+  })
+
+  it('housekeeping tells of a session that nobody came back to, without being asked', async () => {
+    const session = await open(server, ['picky'])
+    await server.database.kysely
+      .updateTable('sessions')
+      .set({ idle_expires_at: new Date(Date.now() - 1_000) })
+      .where('uid', '=', session.uid)
+      .execute()
+    await until(() => expect(paths()).toEqual(['/picky']))
+    const expired = (await server.audit('session.expired')).filter((event) => event.sessionUid === session.uid)
+    expect(expired.map(({ details }) => details)).toEqual([{ reason: 'idle' }])
+  })
+
+  it('whoever leaves an organisation leaves its apps', async () => {
+    const session = await open(server, ['plain', 'deaf'], { email: 'ada@mercy.example' })
+    const { accountId, organizationId } = session
+    const about = { accountId, organizationId, actor: { type: 'system' as const }, origin: {} }
+    await transact(server.database.kysely, (tx) => endMembershipAccess(tx, about))
+    await until(() => expect(paths()).toEqual(['/plain']))
+    expect((await deliveryRows(server, session.uid)).map((row) => row.body)).toEqual([{ cause: 'membership_ended' }])
+  })
+
+  it('a client that is switched off hears nothing, not even of what was to be told before', async () => {
+    receiver.answer = () => 503
+    const session = await open(server, ['elliptic'])
+    await end(session)
+    await until(() => expect(receiver.calls.length).toBeGreaterThan(0))
+    const disable = (at: Date | null) =>
+      server.database.kysely
+        .updateTable('clients')
+        .set({ disabled_at: at })
+        .where('client_id', '=', 'elliptic')
+        .execute()
+    const later = await open(server, ['elliptic'])
+    await disable(new Date())
+    await transact(server.database.kysely, (tx) =>
+      endClientAccess(tx, {
+        clientId: 'elliptic',
+        organizationId: session.organizationId,
+        actor: { type: 'system' },
+        origin: {},
+      }),
+    )
+    await end(later)
+    await until(async () =>
+      expect((await deliveryRows(server, session.uid))[0]).toMatchObject({
+        failed_at: expect.any(Date),
+        last_error: 'ENOBODY',
+      }),
+    )
+    expect(await deliveryRows(server, later.uid)).toEqual([])
+    await disable(null)
+  })
+
+  it.each([
+    ['http elsewhere', { backchannel_logout_uri: 'http://app.example/logout' }],
+    ['a fragment', { backchannel_logout_uri: 'https://app.example/logout#x' }],
+    ['a user', { backchannel_logout_uri: 'https://me@app.example/logout' }],
+    [
+      'a cause that does not exist',
+      { backchannel_logout_uri: 'https://app.example/', backchannel_logout_causes: ['x'] },
+    ],
+    ['causes without an address', { backchannel_logout_causes: ['idle'] }],
+    ['a session that nobody is told of', { backchannel_logout_session_required: true }],
+  ])('an app is not registered with %s', async (_name, extra) => {
+    const wrong = Object.assign(app('wrong'), extra)
+    await expect(server.apply({ clients: [wrong] })).rejects.toThrow('backchannel_logout')
   })
 
   it('20 endings of one session at once are one delivery per app', async () => {

@@ -3,6 +3,7 @@ import { randomBytes } from 'node:crypto'
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { sql } from 'kysely'
 import { createAccounts } from './accounts/accounts.ts'
+import { createDomainRecords } from './admin/domain-records.ts'
 import { addAdminApi } from './admin/routes.ts'
 import { addAuthApi } from './api/routes.ts'
 import { appendAudit } from './audit/audit.ts'
@@ -68,6 +69,8 @@ export interface ServerOptions {
   /** How long an answer waits that must not tell by its time whether an address is known. */
   readonly evenAnswerMs?: number
   readonly now?: () => Date
+  /** Addresses of name servers; those of the system unless given. */
+  readonly nameServers?: readonly string[]
   /** Facts for the front page in demo mode. */
   readonly demo?: Readonly<Record<string, unknown>>
 }
@@ -212,6 +215,9 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
     invitations,
     organizations,
     notices,
+    platform: config,
+    policies,
+    domainRecords: createDomainRecords(options.nameServers),
     now,
   })
   await app.register((scope) =>

@@ -3,18 +3,28 @@ import type { FastifyInstance } from 'fastify'
 import { createCsrfTokens } from '../api/gate.ts'
 import type { Secrets } from '../crypto/secrets.ts'
 import type { Database } from '../db/database.ts'
+import { addAudit } from './audit.ts'
 import { createCallers } from './caller.ts'
+import { addDomains, type DomainParts } from './domains.ts'
 import { addGuests } from './guests.ts'
 import { addInvitations, type InvitationParts } from './invitations.ts'
 import { createKernel } from './kernel.ts'
 import { addMe } from './me.ts'
+import { addOrganizations, type OrganizationParts } from './organizations.ts'
+import { addPolicy, type PolicyParts } from './policy.ts'
 import { addRoles } from './roles.ts'
 import { addUserAccess, type UserAccessParts } from './user-access.ts'
 import { addUsers } from './users.ts'
 
 type CallerParts = Omit<Parameters<typeof createCallers>[0], 'csrfTokens'>
 
-export interface AdminApiParts extends CallerParts, UserAccessParts, InvitationParts {
+export interface AdminApiParts
+  extends CallerParts,
+    UserAccessParts,
+    InvitationParts,
+    OrganizationParts,
+    PolicyParts,
+    DomainParts {
   readonly database: Database
   readonly secrets: Secrets
   now(): Date
@@ -30,5 +40,9 @@ export function addAdminApi(app: FastifyInstance, parts: AdminApiParts): void {
     addGuests(kernel, parts)
     addInvitations(kernel, parts)
     addRoles(kernel)
+    addOrganizations(kernel, parts)
+    addPolicy(kernel, parts)
+    addDomains(kernel, parts)
+    addAudit(kernel, parts)
   })
 }

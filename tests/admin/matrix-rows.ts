@@ -25,6 +25,10 @@ export interface Row {
   readonly body?: (unique: string) => unknown
   /** Ids of this kind are not unique beyond an organisation, so that another's is no denial. */
   readonly isLocal?: true
+  /** Only for whoever administers the platform. */
+  readonly isPlatforms?: true
+  /** It is addressed without an id, or by one that the platform alone has: there is no other's to try. */
+  readonly isSole?: true
 }
 
 const unique = () => randomBytes(9).toString('hex')

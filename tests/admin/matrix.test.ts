@@ -5,9 +5,10 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { AdminOperation } from '../../src/admin/operation.ts'
 import { adminOperations } from '../../src/admin/operations.ts'
 import { type Asker, askers, organizationId, peopleRows, type Row, type Target } from './matrix-rows.ts'
+import { organizationRows } from './organization-rows.ts'
 import { type AdminServer, type ApiAnswer, problem, startAdmin } from './support.ts'
 
-const rows: Readonly<Record<string, Row>> = { ...peopleRows }
+const rows: Readonly<Record<string, Row>> = { ...peopleRows, ...organizationRows }
 
 const emails: Readonly<Record<Exclude<Asker, 'nobody'>, string>> = {
   member: 'member@mercy.example',
@@ -58,9 +59,9 @@ describe('every operation', () => {
     async (id, asker, operation) => {
       const row = rows[id]
       if (!row) throw new Error(`no row for ${id}`)
-      const may = row.may.includes(asker) || asker === 'platform' || asker === 'elsewhere'
+      const may = row.may.includes(asker) || asker === 'platform' || (asker === 'elsewhere' && !row.isPlatforms)
       const own = await made(row, asker === 'elsewhere' ? 'hope' : 'mercy')
-      const other = row.target ? await made(row, asker === 'elsewhere' ? 'mercy' : 'hope') : undefined
+      const other = row.target && !row.isSole ? await made(row, asker === 'elsewhere' ? 'mercy' : 'hope') : undefined
       if (asker === 'nobody' || !may) {
         const before = await denials()
         const status = asker === 'nobody' ? 401 : 403

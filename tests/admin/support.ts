@@ -164,7 +164,7 @@ async function call(server: TestServer, token: string | undefined, path: string,
     ...(body === undefined ? {} : { body: typeof body === 'string' ? body : JSON.stringify(body) }),
   })
   const text = await answer.text()
-  const isJson = (answer.headers.get('content-type') ?? '').includes('json')
+  const isJson = /^application\/(?:problem\+)?json/.test(answer.headers.get('content-type') ?? '')
   const read: Record<string, unknown> = isJson ? JSON.parse(text) : {}
   conforms(method, new URL(path, server.issuer).pathname, answer.status, read)
   return { status: answer.status, headers: answer.headers, body: read, text }

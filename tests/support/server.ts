@@ -160,6 +160,7 @@ export interface TestServerOptions {
   readonly wrapUrl?: (url: string) => string
   readonly poolSize?: number
   readonly evenAnswerMs?: number
+  readonly nameServers?: readonly string[]
   /** A cluster other than the run's own. */
   readonly adminUrl?: string
 }
@@ -198,6 +199,7 @@ export async function startServer(kind: DatabaseKind, options: TestServerOptions
     logger,
     hashCost: cheapHash,
     evenAnswerMs: options.evenAnswerMs ?? quickAnswerMs,
+    ...(options.nameServers ? { nameServers: options.nameServers } : {}),
     now: () => clock.now ?? new Date(),
   })
   await server.app.listen({ host: '127.0.0.1', port })

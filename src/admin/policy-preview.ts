@@ -1,0 +1,121 @@
+// What a change of policy would do, counted without doing it: in the words of what happens to sessions that are open.
+import { z } from 'zod'
+import { type Row, runIn, type Tx } from '../db/database.ts'
+import { confineTo } from '../db/organization-transaction.ts'
+import type { Policy } from '../organizations/policy.ts'
+import { comparePolicies, fieldsOf } from '../organizations/policy-order.ts'
+import { fieldNames } from '../organizations/strictness.ts'
+import { sessionLimits } from '../sessions/policy.ts'
+import { fieldName, fieldValue, toFieldValue } from './policy-input.ts'
+
+const count = z.number().int().nonnegative()
+
+export const previewSchema = z
+  .strictObject({
+    changes: z.array(
+      z.strictObject({
+        field: fieldName,
+        before: fieldValue,
+        after: fieldValue,
+        stricter: z.boolean().meta({ description: 'something that is allowed no longer would be' }),
+        looser: z.boolean().meta({ description: 'something would be allowed that is not' }),
+      }),
+    ),
+    sessions: z.strictObject({
+      live: count.meta({ description: 'open now in this organisation, or used for it' }),
+      end: z
+        .strictObject({ idle: count, absolute: count, network: count, total: count })
+        .meta({ description: 'would end at once, by the first of these that holds' }),
+      stepUp: z
+        .strictObject({ mfa: count, method: count })
+        .meta({ description: 'would go on, and prove a second factor or sign in by another method at their next use' }),
+    }),
+    people: z.strictObject({
+      active: count,
+      withoutSecondFactor: count,
+      askedToSetUp: count.meta({ description: 'would be asked for a second factor that they have to set up first' }),
+    }),
+  })
+  .meta({ id: 'PolicyPreview' })
+
+// One walk over the organisation's live sessions by their indexes. Each falls under the first rule that holds.
+const countSessions = `with reached as (
+    select s.uid, true as own from mlpipes_auth.sessions s where s.organization_id = $1 and s.ended_at is null
+    union all
+    select o.session_uid, false from mlpipes_auth.session_organizations o where o.organization_id = $1
+  ), judged as (
+    select case
+        when s.signed_in_at + make_interval(secs => $3::integer) <= now() then 'absolute'
+        when s.last_activity_at + make_interval(secs => $2::integer) <= now() then 'idle'
+        when $4::boolean and reached.own and (s.ip is null or not (s.ip <<= any($5::text[]::cidr[]))) then 'network'
+        when $6::boolean and not (coalesce(s.payload -> 'amr', '[]') ?| $7::text[]) then 'method'
+        when $8::boolean and not (coalesce(s.payload -> 'amr', '[]') ?| array['otp', 'backup_code']) then 'mfa'
+      end as verdict
+    from reached join mlpipes_auth.sessions s on s.uid = reached.uid
+    where s.ended_at is null and s.signed_in_at is not null and s.idle_expires_at > now() and s.absolute_expires_at > now()
+  )
+  select count(*)::integer as live, ${['idle', 'absolute', 'network', 'mfa', 'method']
+    .map((verdict) => `count(*) filter (where verdict = '${verdict}')::integer as ${verdict}`)
+    .join(', ')} from judged`
+const countPeople = `select count(*)::integer as active,
+      count(*) filter (where not exists (select from mlpipes_auth.totp_credentials t
+        where t.account_id = m.account_id and t.confirmed_at is not null))::integer as without
+    from mlpipes_auth.memberships m join mlpipes_auth.accounts a on a.id = m.account_id and a.disabled_at is null
+    where m.organization_id = $1`
+
+const proofs = { password: 'pwd', magic_link: 'magic_link' } as const
+
+export async function previewPolicy(
+  tx: Tx,
+  organizationId: string,
+  before: Policy,
+  after: Policy,
+): Promise<z.output<typeof previewSchema>> {
+  const { stricter, looser } = comparePolicies(before, after)
+  const { idleSeconds, absoluteSeconds } = sessionLimits(after)
+  const asksForFactor = stricter.includes('mfa') && after.mfa === 'required'
+  // Sessions of others that were used for this organisation are counted too: numbers, and nothing else of them.
+  await confineTo(tx, undefined)
+  const [sessions = {}] = await runIn(tx, countSessions, [
+    organizationId,
+    idleSeconds,
+    absoluteSeconds,
+    stricter.includes('network.allowedCidrs'),
+    after.network.allowedCidrs ?? [],
+    stricter.includes('loginMethods'),
+    after.loginMethods.map((method) => proofs[method]),
+    asksForFactor,
+  ])
+  const [people = {}] = await runIn(tx, countPeople, [organizationId])
+  const [left, right] = [fieldsOf(before), fieldsOf(after)]
+  const withoutSecondFactor = Number(people['without'])
+  return {
+    changes: fieldNames
+      .map((field) => ({
+        field,
+        before: toFieldValue(left[field]),
+        after: toFieldValue(right[field]),
+        stricter: stricter.includes(field),
+        looser: looser.includes(field),
+      }))
+      .filter((change) => change.stricter || change.looser),
+    sessions: toSessions(sessions),
+    people: {
+      active: Number(people['active']),
+      withoutSecondFactor,
+      askedToSetUp: asksForFactor ? withoutSecondFactor : 0,
+    },
+  }
+}
+
+function toSessions(row: Row): z.output<typeof previewSchema>['sessions'] {
+  const [live = 0, idle = 0, absolute = 0, network = 0, mfa = 0, method = 0] = [
+    'live',
+    'idle',
+    'absolute',
+    'network',
+    'mfa',
+    'method',
+  ].map((name) => Number(row[name]))
+  return { live, end: { idle, absolute, network, total: idle + absolute + network }, stepUp: { mfa, method } }
+}

@@ -73,7 +73,7 @@ export const auditEvents = {
   'password.changed': z.strictObject({ by: z.enum(['self', 'administrator', 'operator', 'reset']) }),
   'password.rehashed': z.strictObject({}),
   'client.created': z.strictObject({ introspection: reason, firstParty: z.boolean() }),
-  'client.updated': z.strictObject({ changed }),
+  'client.updated': z.strictObject({ changed, permissions: permissions.optional() }),
   'client.disabled': z.strictObject({}),
   'client.enabled': z.strictObject({}),
   'client.deleted': z.strictObject({}),
@@ -81,6 +81,8 @@ export const auditEvents = {
   'webhook.created': z.strictObject({ webhookId: id, events: z.array(id).max(64) }),
   'webhook.updated': z.strictObject({ webhookId: id, changed }),
   'webhook.deleted': z.strictObject({ webhookId: id }),
+  /** Somebody asked for one that nothing caused, or for one once more. */
+  'delivery.requested': z.strictObject({ deliveryId: id, webhookId: id, by: z.enum(['ping', 'redeliver']) }),
   'delivery.succeeded': z.strictObject({ deliveryId: id, kind: reason, attempts }),
   'delivery.failed': z.strictObject({ deliveryId: id, kind: reason, attempts, error: reason }),
   /** The plan's ADMIN_ACCESS_DENIED. */

@@ -104,7 +104,7 @@ const columns = `m.account_id, a.email, a.email_normalized, a.name, m.roles, a.d
 const guests = `mlpipes_auth.memberships m join mlpipes_auth.accounts a on a.id = m.account_id
     where m.organization_id = $1 and not m.home`
 const list = `select ${columns} from ${guests} and ($2::text is null or a.email_normalized > $2)
-      and ($3::text is null or a.email_normalized like $3 escape '\\' or lower(a.name) like $3 escape '\\')
+      and ($3::text is null or a.email_normalized like $3 escape '\\' or lower(a.name) like $3 escape '\\' or a.name like $6 escape '\\')
       and ($4::text is null or $4 = any(m.roles))
     order by a.email_normalized limit $5`
 const find = `select ${columns} from ${guests} and m.account_id = $2`
@@ -114,7 +114,8 @@ const remove = `delete from mlpipes_auth.memberships
 export function addGuests({ on }: Kernel, { now }: { now(): Date }): void {
   on(operations.list, async (tx, { organization, query, page }) => {
     const q = query.q === undefined ? null : containing(query.q.normalize('NFKC').toLowerCase())
-    const values = [organization.id, page.after?.[0] ?? null, q, query.role ?? null, page.limit + 1]
+    const asWritten = query.q === undefined ? null : containing(query.q)
+    const values = [organization.id, page.after?.[0] ?? null, q, query.role ?? null, page.limit + 1, asWritten]
     const rows = (await runIn(tx, list, values)).map(toGuest)
     return { body: page.answer(rows, toAnswer, ({ emailNormalized }) => [emailNormalized]) }
   })

@@ -9,6 +9,7 @@ import type { AdminOperation } from './operation.ts'
 const everyProblem = [
   // Every operation reads a query, and refuses what it does not know in it.
   'input_invalid',
+  'address_unreadable',
   'caller_unknown',
   'forbidden',
   'scope_insufficient',

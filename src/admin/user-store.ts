@@ -35,9 +35,10 @@ const columns = `a.id, a.email, a.email_normalized, a.email_verified_at is not n
 const users = `mlpipes_auth.accounts a
     join mlpipes_auth.memberships m on m.account_id = a.id and m.organization_id = a.organization_id
     left join mlpipes_auth.password_credentials p on p.account_id = a.id`
+// Letters beyond ASCII have no other case where the database's locale is C; as they stand, they are found all the same.
 const list = `select ${columns} from ${users}
     where a.organization_id = $1 and ($2::text is null or a.email_normalized > $2)
-      and ($3::text is null or a.email_normalized like $3 escape '\\' or lower(a.name) like $3 escape '\\')
+      and ($3::text is null or a.email_normalized like $3 escape '\\' or lower(a.name) like $3 escape '\\' or a.name like $7 escape '\\')
       and ($4::text is null or $4 = any(m.roles)) and ($5::boolean is null or (a.disabled_at is not null) = $5)
     order by a.email_normalized limit $6`
 const find = `select ${columns} from ${users} where a.organization_id = $1 and a.id = $2`
@@ -50,6 +51,7 @@ export async function listUsers(tx: Tx, organizationId: string, filter: UserFilt
     filter.role ?? null,
     filter.disabled ?? null,
     page.limit + 1,
+    filter.q === undefined ? null : containing(filter.q),
   ])
   return rows.map(toUser)
 }

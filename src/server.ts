@@ -4,6 +4,7 @@ import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { sql } from 'kysely'
 import { createAccounts } from './accounts/accounts.ts'
 import { createDomainRecords } from './admin/domain-records.ts'
+import { isAdministrator } from './admin/permissions.ts'
 import { addAdminApi } from './admin/routes.ts'
 import { addAuthApi } from './api/routes.ts'
 import { appendAudit } from './audit/audit.ts'
@@ -41,6 +42,7 @@ import { createMailViews } from './mail/views.ts'
 import { startMailWorker } from './mail/worker.ts'
 import { createBearerTokens } from './oidc/bearer.ts'
 import { createBrowserSessions } from './oidc/browser-session.ts'
+import { createClientCheck } from './oidc/client-check.ts'
 import { createConsents } from './oidc/consents.ts'
 import { createDirectSessions } from './oidc/direct-session.ts'
 import { createInteractions } from './oidc/interactions.ts'
@@ -94,7 +96,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const secrets = createSecrets(options.secret, config.previousSecret)
   const views = createViews({ cache: config.production || config.test })
   const policies = createPolicies(config)
-  const accounts = createAccounts(database, policies)
+  const accounts = createAccounts(database, policies, isAdministrator)
   const organizations = createOrganizations(database, policies)
   const clients = createClients(database)
   const sessions = createSessions(database)
@@ -218,6 +220,8 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
     platform: config,
     policies,
     domainRecords: createDomainRecords(options.nameServers),
+    clientProblem: createClientCheck({ provider: live.current }),
+    allowsLoopback: !config.production,
     now,
   })
   await app.register((scope) =>

@@ -3,7 +3,7 @@ import { CompiledQuery, sql } from 'kysely'
 import { coalesce } from '../db/coalesce.ts'
 import type { Database, Db, Row, Tx } from '../db/database.ts'
 import type { Policies } from '../organizations/organizations.ts'
-import type { Policy, PolicyInput } from '../organizations/policy.ts'
+import { type Policy, type PolicyInput, policyFor } from '../organizations/policy.ts'
 import { type Decision, decideOrganization, type Membership, type Place, policyIn } from './place.ts'
 
 /** A person who may act now: the account is not disabled, the organisation not closed. */
@@ -74,7 +74,9 @@ const findActive = `select wanted.organization_id as asked, ${personColumns}
     where a.disabled_at is null`
 const findPeople = `select ${personColumns} from ${people}
     where a.disabled_at is null and a.id = any($1::text[]) order by m.home desc, o.name, o.id`
-const findMemberships = `select o.id as organization_id, o.slug, o.name as organization_name, o.policy, m.roles, m.home
+const findMemberships = `select o.id as organization_id, o.slug, o.name as organization_name, o.policy, m.roles, m.home,
+      coalesce((select jsonb_object_agg(r.name, to_jsonb(r.permissions)) from mlpipes_auth.organization_roles r
+        where r.organization_id = o.id and r.name = any(m.roles)), '{}') as own_roles
     from mlpipes_auth.memberships m join mlpipes_auth.organizations o on o.id = m.organization_id and o.closed_at is null
     where m.account_id = $1 order by m.home desc, o.name, o.id`
 
@@ -102,7 +104,10 @@ export interface Accounts {
   findForSignInById(id: string, tx?: Tx, place?: Place): Promise<SignInAccount | undefined>
 }
 
-export function createAccounts(database: Database, policies: Policies): Accounts {
+/** Whether these roles let somebody change anything, given the organisation's own roles with their permissions. */
+export type IsAdministrator = (roles: readonly string[], own: Readonly<Record<string, readonly string[]>>) => boolean
+
+export function createAccounts(database: Database, policies: Policies, isAdministrator: IsAdministrator): Accounts {
   const findActiveCoalesced = coalesce<{ id: string; organizationId: string | undefined }, Account | undefined>(
     database,
     {
@@ -126,6 +131,15 @@ export function createAccounts(database: Database, policies: Policies): Accounts
         return own[0] && { ...toIdentity(own[0]), memberships: own.map((row) => toMembership(row, policies)) }
       }),
   })
+  /** Who may change things in an organisation is asked for more there than its policy asks of everybody. */
+  const underRoles = (row: Row): Membership => {
+    const membership = toMembership(row, policies)
+    const own = row['own_roles'] as Record<string, string[]>
+    return {
+      ...membership,
+      policy: policyFor(membership.policy, { isAdministrator: isAdministrator(membership.roles, own) }),
+    }
+  }
   const findOne = async (
     db: Db,
     column: 'a.id' | 'a.email_normalized',
@@ -169,12 +183,11 @@ export function createAccounts(database: Database, policies: Policies): Accounts
       .executeTakeFirst()
     if (!row) return undefined
     const rows = await db.executeQuery(CompiledQuery.raw(findMemberships, [row.id]))
-    const decision = decideOrganization(
-      rows.rows.map((one) => toMembership(toRow(one), policies)),
-      place,
-    )
+    const memberships = rows.rows.map((one) => underRoles(toRow(one)))
+    const decision = decideOrganization(memberships, place)
     const home = toAccount(row, policies)
-    const { organization, roles, policy } = decision.kind === 'in' ? decision.membership : home
+    const decided = decision.kind === 'in' ? decision.membership : memberships.find((membership) => membership.home)
+    const { organization, roles, policy } = decided ?? home
     return {
       ...home,
       organization,

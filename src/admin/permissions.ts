@@ -82,3 +82,8 @@ export function mayGrant(held: ReadonlySet<Permission>, wanted: ReadonlySet<Perm
 export function isAdministrative(granted: ReadonlySet<Permission>): boolean {
   return [...granted].some((name) => !name.endsWith(':read') && name !== 'audit:export')
 }
+
+/** The same for roles by name (accounts.ts asks it of everybody who signs in). */
+export function isAdministrator(roles: readonly string[], own: Readonly<Record<string, readonly string[]>>): boolean {
+  return isAdministrative(permissionsOf(roles, own))
+}

@@ -2,7 +2,7 @@
 import type { FastifyReply } from 'fastify'
 import type { PasswordProblem } from '../credentials/password-rules.ts'
 import type { Step } from '../login/flow.ts'
-import type { Outcome, RefusalReason } from '../login/login.ts'
+import type { Login, Outcome, RefusalReason } from '../login/login.ts'
 import type { CodesOutcome } from '../login/methods/second-factor.ts'
 import { sessionCookieName } from '../oidc/browser-session.ts'
 import type { DirectSessions } from '../oidc/direct-session.ts'
@@ -27,8 +27,9 @@ export function createAnswers(parts: {
   readonly directSessions: DirectSessions
   readonly flows: Flows
   readonly current: CurrentSession
+  readonly login: Login
 }): Answers {
-  const { directSessions, flows, current } = parts
+  const { directSessions, flows, current, login } = parts
   const sessionCookie = sessionCookieName(parts.issuer)
 
   async function complete(call: Call, flow: ApiFlow): Promise<FastifyReply> {
@@ -41,10 +42,18 @@ export function createAnswers(parts: {
     return session ? call.reply.send({ status: 'complete', session }) : refuse(call, 'session_missing')
   }
 
+  async function chooseOne(call: Call, flow: ApiFlow): Promise<FastifyReply> {
+    const { account } = await login.standing(flow.interaction)
+    const among = account?.decision.kind === 'choose' ? account.decision.among : []
+    const organizations = among.map(({ organization: { slug, name } }) => ({ slug, name }))
+    return call.reply.send({ status: 'organization_choice_required', organizations })
+  }
+
   async function standing(call: Call, flow: ApiFlow, outcome: Outcome): Promise<FastifyReply> {
     if (outcome.step === 'throttled') return throttled(call, outcome)
     if (outcome.step === 'refused') return refuse(call, refusalCodes[outcome.reason])
     if (outcome.step === 'done') return complete(call, flow)
+    if (outcome.step === 'choose_organization') return chooseOne(call, flow)
     if (isImpossible(outcome.step)) return refuse(call, 'sign_in_impossible')
     if (outcome.step === 'identify') return refuse(call, 'out_of_step')
     return call.reply.send({ status: statuses[outcome.step] })
@@ -81,13 +90,15 @@ export function refusePassword(call: Call, path: string, problems: readonly Pass
   )
 }
 
-type Impossible = 'impossible' | 'choose_organization' | 'wrong_organization' | 'wrong_network' | 'wrong_method'
+type Impossible = 'impossible' | 'wrong_organization' | 'wrong_network' | 'wrong_method'
 
 function isImpossible(step: Step): step is Impossible {
-  return step === 'impossible' || step === 'choose_organization' || step.startsWith('wrong_')
+  return step === 'impossible' || step.startsWith('wrong_')
 }
 
-const statuses: Readonly<Record<Exclude<Step, 'identify' | Impossible | 'done'>, StandingAnswer['status']>> = {
+const statuses: Readonly<
+  Record<Exclude<Step, 'identify' | 'choose_organization' | Impossible | 'done'>, StandingAnswer['status']>
+> = {
   password: 'password_required',
   second_factor: 'second_factor_required',
   set_up_second_factor: 'second_factor_setup_required',

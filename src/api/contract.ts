@@ -66,6 +66,10 @@ const status = <const S extends string>(value: S) => z.strictObject({ status: z.
 export const standingSchema = z
   .discriminatedUnion('status', [
     z.strictObject({ status: z.literal('complete'), session: sessionSchema }),
+    z.strictObject({
+      status: z.literal('organization_choice_required'),
+      organizations: z.array(z.strictObject({ slug: z.string(), name: z.string() })),
+    }),
     status('password_required'),
     status('second_factor_required'),
     status('second_factor_setup_required'),
@@ -172,6 +176,16 @@ export const operations = {
     body: z.strictObject({ code }),
     answer: standing,
     problems: ['link_refused', ...stepProblems],
+  }),
+  chooseOrganization: post({
+    id: 'chooseOrganization',
+    path: `${root}/organization`,
+    group: signingIn,
+    summary: 'Say for which organisation the sign-in is',
+    description: 'While the sign-in stands at organization_choice_required. Takes the slug of one that was offered.',
+    body: z.strictObject({ organization: text(64).min(1) }),
+    answer: standing,
+    problems: stepProblems,
   }),
   totp: post({
     id: 'submitTotp',

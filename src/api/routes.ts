@@ -101,6 +101,15 @@ function addSignIn(tools: Tools, parts: AuthApiParts): void {
     return answer.standing(call, flow, await parts.password.submit(flow.interaction, body, withDevice(call)))
   })
 
+  act(operations.chooseOrganization, async (call, { organization: slug }) => {
+    const flow = open(tools, call)
+    const { account } = await parts.login.standing(flow.interaction)
+    const among = account?.decision.kind === 'choose' ? account.decision.among : []
+    const id = among.find(({ organization }) => organization.slug === slug)?.organization.id
+    if (id === undefined) return refuse(call, 'out_of_step')
+    return answer.standing(call, flow, await parts.login.choose(flow.interaction, id, withDevice(call)))
+  })
+
   act(operations.renewPassword, async (call, { newPassword }) => {
     const flow = open(tools, call)
     const outcome = await replaceDuePassword(parts, flow.interaction, newPassword, withDevice(call))
@@ -125,7 +134,9 @@ function addSignUp(tools: Tools, { database, organizations, signUp }: AuthApiPar
     if (outcome.step === 'refused' && outcome.reason === 'password')
       return refusePassword(call, 'password', outcome.problems)
     if (outcome.step === 'refused' && outcome.reason === 'address_foreign')
-      return refuse(call, 'input_invalid', [{ path: 'email', message: 'must be of a domain that the organisation takes' }])
+      return refuse(call, 'input_invalid', [
+        { path: 'email', message: 'must be of a domain that the organisation takes' },
+      ])
     return answer.mailed(call, outcome)
   })
 

@@ -173,11 +173,12 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
       ClientCredentials: clientCredentialsSeconds,
       Interaction: interactionSeconds,
       IdToken: 3_600,
-      AccessToken: (context) => accountOf(context)?.policy.tokens.accessTokenTtl ?? 900,
+      AccessToken: (context, token) =>
+        withinSession(context, token, accountOf(context)?.policy.tokens.accessTokenTtl ?? 900),
       RefreshToken: (context, token) => {
         const cap = accountOf(context)?.policy.tokens.refreshTokenTtl ?? 7_776_000
         const ageSeconds = token.iiat === undefined ? 0 : Math.floor(Date.now() / 1000) - token.iiat
-        return Math.max(1, cap - ageSeconds)
+        return withinSession(context, token, Math.max(1, cap - ageSeconds))
       },
       Grant: (context) => accountOf(context)?.policy.tokens.refreshTokenTtl ?? 7_776_000,
       // Both limits of a session are columns of ours; this is only the provider's own idea of it.
@@ -207,6 +208,18 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     renderError: parts.pages.error,
     formats: { bitsOfOpaqueRandomness: 256 },
   }
+}
+
+/** A token that ends with its session is not promised for longer than the session may last. */
+function withinSession(
+  context: KoaContextWithOIDC,
+  token: { readonly expiresWithSession?: boolean | undefined },
+  seconds: number,
+): number {
+  const session = token.expiresWithSession === true ? sessionOfToken(context.req) : undefined
+  if (!session) return seconds
+  const left = Math.floor((session.absoluteExpiresAt.getTime() - session.readAt.getTime()) / 1000)
+  return Math.max(1, Math.min(seconds, left))
 }
 
 /** The client that brings somebody to /account. Its codes are not redeemed: the session is what counts there. */

@@ -4,6 +4,7 @@ import { sql } from 'kysely'
 import type { Adapter } from 'oidc-provider'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createAccounts } from '../../src/accounts/accounts.ts'
+import { isAdministrator } from '../../src/admin/permissions.ts'
 import { createClients } from '../../src/clients/clients.ts'
 import { parseConfig } from '../../src/config.ts'
 import { createAdapterFactory } from '../../src/oidc/adapter.ts'
@@ -46,7 +47,7 @@ describe.each(databaseKinds)('adapters on %s', (kind) => {
       payloads: createPayloadStore(database),
       sessions: createSessions(database),
       clients: createClients(database),
-      accounts: createAccounts(database, createPolicies(parseConfig({ NODE_ENV: 'test' }))),
+      accounts: createAccounts(database, createPolicies(parseConfig({ NODE_ENV: 'test' })), isAdministrator),
     })
     sessions = factory('Session')
     clients = factory('Client')

@@ -2,6 +2,7 @@
 // has one connection and runs one statement after another.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createAccounts } from '../../src/accounts/accounts.ts'
+import { isAdministrator } from '../../src/admin/permissions.ts'
 import { createClients } from '../../src/clients/clients.ts'
 import { parseConfig } from '../../src/config.ts'
 import { createPasswords, type Passwords } from '../../src/credentials/password.ts'
@@ -131,7 +132,7 @@ describe('access ended while it is being used', () => {
     const { database } = server
     const sessions = createSessions(database)
     const clients = createClients(database)
-    const accounts = createAccounts(database, createPolicies(parseConfig({ NODE_ENV: 'test' })))
+    const accounts = createAccounts(database, createPolicies(parseConfig({ NODE_ENV: 'test' })), isAdministrator)
     const payloads = createPayloadStore(database)
     const store = createAdapterFactory({ db: database.kysely, payloads, sessions, clients, accounts })('Interaction')
     const { id: accountId } = await person()

@@ -3,11 +3,13 @@
 import { decodeJwt } from 'jose'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import type { PolicyInput } from '../../src/organizations/policy.ts'
+import { ApiClient } from '../api/support.ts'
 import {
   type Answer,
   authorizationUrl,
   Browser,
   introspect,
+  obtainCode,
   obtainTokens,
   post,
   redeem,
@@ -303,6 +305,56 @@ describe.each(databaseKinds)('organisations on %s', (kind) => {
       [],
     )
     expect(live).toEqual({ sessions: 3 })
+  })
+
+  it('the JSON API asks which organisation too', async () => {
+    await server.database.run(
+      `insert into mlpipes_auth.memberships (account_id, organization_id, home, roles)
+        select a.id, o.id, false, '{reader}' from mlpipes_auth.accounts a, mlpipes_auth.organizations o
+        where a.email = 'hugo@hope.example' and o.slug = 'vendor'`,
+      [],
+    )
+    const client = new ApiClient(server)
+    const headers = { origin: 'http://localhost:9' }
+    const asked = await client.post('/signin', { email: 'hugo@hope.example', password }, headers)
+    const organizations = [
+      { slug: 'hope', name: 'Hope Clinic' },
+      { slug: 'vendor', name: 'Vendor Inc' },
+    ]
+    expect(asked.body).toEqual({ status: 'organization_choice_required', organizations })
+    expect((await client.post('/organization', { organization: 'mercy' }, headers)).status).toBe(409)
+    const done = await client.post('/organization', { organization: 'vendor' }, headers)
+    const account = { organization: { slug: 'vendor' }, roles: ['reader'] }
+    expect(done.body).toMatchObject({ status: 'complete', session: { account } })
+    expect((await client.post('/organization', { organization: 'vendor' }, headers)).status, 'once').toBe(409)
+  })
+
+  it('a second factor is never off for who administers, by a built-in role or one of the organisation', async () => {
+    await policies({ mercy: { mfa: 'off' } })
+    const mayAdd = async (email: string) => {
+      const browser = new Browser(server)
+      await enter(browser, (await start(browser, 'first')).page, email)
+      const page = await browser.follow(await browser.request('/account/second-factor'))
+      return page.text.includes('/account/second-factor/add')
+    }
+    expect(await mayAdd('lee@mercy.example')).toBe(false)
+    expect(await mayAdd('ada@mercy.example')).toBe(true)
+    await server.database.run(
+      `insert into mlpipes_auth.organization_roles (organization_id, name, permissions)
+        select id, 'physician', '{user:update}' from mlpipes_auth.organizations where slug = 'mercy'`,
+      [],
+    )
+    expect(await mayAdd('lee@mercy.example')).toBe(true)
+  })
+
+  it('no token is promised for longer than its session may last', async () => {
+    await policies({ mercy: { session: { absoluteLifetime: 600 } } })
+    const { code, verifier } = await obtainCode(server, 'first')
+    const bound = await redeem(server, 'first', code, verifier)
+    expect(Number(bound.body['expires_in'])).toBeLessThanOrEqual(600)
+    const offline = await obtainCode(server, 'first', { scope: 'openid offline_access', prompt: 'consent' })
+    const free = await redeem(server, 'first', offline.code, offline.verifier)
+    expect(free.body).toMatchObject({ expires_in: 900 })
   })
 
   it('a token for the administration API says so, and opens nothing else', async () => {

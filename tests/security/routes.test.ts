@@ -92,6 +92,7 @@ const table: Readonly<Record<string, Guard>> = {
   'POST /api/auth/signup': 'api',
   'POST /api/auth/signup/confirm': 'api',
   'POST /api/auth/totp': 'api',
+  'POST /api/auth/organization': 'api',
   'POST /api/auth/totp/backup-code': 'api',
   'POST /api/auth/totp/setup': 'api',
   'POST /api/auth/totp/confirm': 'api',

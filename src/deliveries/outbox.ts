@@ -25,7 +25,8 @@ const maxLookedAt = 500
 const receiver = 'coalesce(d.client_id, d.webhook_id)'
 const isDue = 'd.delivered_at is null and d.failed_at is null and d.next_attempt_at <= now()'
 // A receiver that has as many calls as it may is passed over, however many of its rows stand in front. The attempt is
-// counted and the lease taken in the statement that looks.
+// counted and the lease taken in the statement that looks. Ids go from step to step as arrays, because a join of these steps
+// was planned as a loop over everything that waits.
 const take = `with busy as (select name, calls from unnest($3::text[], $4::integer[]) as b (name, calls)),
   waiting as (
     select d.id, d.next_attempt_at, ${receiver} as name from mlpipes_auth.deliveries d
@@ -36,12 +37,12 @@ const take = `with busy as (select name, calls from unnest($3::text[], $4::integ
       + row_number() over (partition by name order by next_attempt_at, id) as place
     from waiting
   ), due as (
-    select d.id from mlpipes_auth.deliveries d join ranked r on r.id = d.id
-    where ${isDue} and r.place <= $2::integer
-    order by r.next_attempt_at limit $1::integer for update of d skip locked
+    select d.id from mlpipes_auth.deliveries d where ${isDue} and d.id = any(array(
+      select id from ranked where place <= $2::integer order by next_attempt_at, id limit $1::integer))
+    for update skip locked
   ), taken as (
     update mlpipes_auth.deliveries d set attempts = d.attempts + 1, next_attempt_at = now() + make_interval(secs => $5::double precision)
-    from due where d.id = due.id
+    where d.id = any(array(select id from due))
     returning d.id, d.delivery_id, d.kind, d.organization_id, d.client_id, d.webhook_id, d.account_id, d.session_uid, d.sid,
       d.body, d.attempts, d.last_error, d.created_at
   )

@@ -8,8 +8,8 @@ import { listenForDeliveries } from './bell.ts'
 import type { OutboundMessage } from './messages.ts'
 import type { DeliveryOutbox, DueDelivery, Failure } from './outbox.ts'
 
-export const maxCalls = 64
-export const maxCallsPerReceiver = 4
+export const maxCalls = 128
+export const maxCallsPerReceiver = 8
 const defaultPollMs = 500
 /** How long after a delivery was written here the worker looks: about what its transaction takes to commit. */
 const wakeMs = 20

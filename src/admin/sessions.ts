@@ -4,9 +4,12 @@ import type { Database } from '../db/database.ts'
 import { beyond } from '../db/organization-transaction.ts'
 import { endSession } from '../sessions/ending.ts'
 import { endOrganizationSessions } from '../sessions/ending-all.ts'
+import { requireAll } from './access.ts'
 import { type Call, NotHere } from './call.ts'
 import type { Kernel } from './kernel.ts'
 import { idParam, instant, listQuery, operation, pageOf } from './operation.ts'
+import { organizationPermissions } from './permissions.ts'
+import { assertMayActOn } from './rules.ts'
 import { type AdminSession, findSession, listSessions } from './session-store.ts'
 
 const group = 'Sessions'
@@ -82,7 +85,7 @@ export const operations = {
     stepUp: true,
     summary: 'End every session of the organisation',
     description:
-      'As after an incident: all that `GET /api/admin/sessions` lists, and whatever was issued in the organisation and outlived its session. The session in which this is asked goes on.',
+      'As after an incident: all that `GET /api/admin/sessions` lists, and whatever was issued in the organisation and outlived its session. The session in which this is asked goes on. Administrators are among them, so it is for whoever holds all permissions of the organisation.',
     answer: {
       status: 200,
       description: 'How many this request ended.',
@@ -116,6 +119,7 @@ export function addSessions({ on, onPrepared }: Kernel, { database }: SessionPar
     const found = await findSession(tx, organization.id, params.sessionId, false)
     if (!found) throw new NotHere('session', params.sessionId)
     const { uid, accountId } = found
+    await assertMayActOn(tx, organization.id, call.caller, accountId)
     const { actor, origin } = about
     const by = { organizationId: organization.id, cause: 'ended_by_administrator', actor, origin } as const
     // It is ours to end; what goes with it may be in other organisations too, whose apps hear of it.
@@ -126,6 +130,8 @@ export function addSessions({ on, onPrepared }: Kernel, { database }: SessionPar
 
   // Many transactions before the one of the answer: each batch is over and done with by itself.
   onPrepared(operations.endAll, async ({ organization, caller, about }) => {
+    // Administrators are among those who are signed out.
+    requireAll(caller, new Set(organizationPermissions))
     const ended = await endOrganizationSessions(database, {
       organizationId: organization.id,
       exceptSessionUid: caller.sessionUid,

@@ -5,6 +5,7 @@ import type { Secrets } from '../crypto/secrets.ts'
 import type { Database } from '../db/database.ts'
 import { addAudit } from './audit.ts'
 import { createCallers } from './caller.ts'
+import { addClients, type ClientParts } from './clients.ts'
 import { addDomains, type DomainParts } from './domains.ts'
 import { addGuests } from './guests.ts'
 import { addInvitations, type InvitationParts } from './invitations.ts'
@@ -13,8 +14,10 @@ import { addMe } from './me.ts'
 import { addOrganizations, type OrganizationParts } from './organizations.ts'
 import { addPolicy, type PolicyParts } from './policy.ts'
 import { addRoles } from './roles.ts'
+import { addSessions, type SessionParts } from './sessions.ts'
 import { addUserAccess, type UserAccessParts } from './user-access.ts'
 import { addUsers } from './users.ts'
+import { addWebhooks, type WebhookParts } from './webhooks.ts'
 
 type CallerParts = Omit<Parameters<typeof createCallers>[0], 'csrfTokens'>
 
@@ -24,7 +27,10 @@ export interface AdminApiParts
     InvitationParts,
     OrganizationParts,
     PolicyParts,
-    DomainParts {
+    DomainParts,
+    ClientParts,
+    SessionParts,
+    WebhookParts {
   readonly database: Database
   readonly secrets: Secrets
   now(): Date
@@ -44,5 +50,8 @@ export function addAdminApi(app: FastifyInstance, parts: AdminApiParts): void {
     addPolicy(kernel, parts)
     addDomains(kernel, parts)
     addAudit(kernel, parts)
+    addClients(kernel, parts)
+    addSessions(kernel, parts)
+    addWebhooks(kernel, parts)
   })
 }

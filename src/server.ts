@@ -43,7 +43,6 @@ import { startMailWorker } from './mail/worker.ts'
 import { createBearerTokens } from './oidc/bearer.ts'
 import { createBrowserSessions } from './oidc/browser-session.ts'
 import { createClientCheck } from './oidc/client-check.ts'
-import { createClientCheck } from './oidc/client-check.ts'
 import { createConsents } from './oidc/consents.ts'
 import { createDirectSessions } from './oidc/direct-session.ts'
 import { createInteractions } from './oidc/interactions.ts'
@@ -221,8 +220,6 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
     platform: config,
     policies,
     domainRecords: createDomainRecords(options.nameServers),
-    clientProblem: createClientCheck({ provider: live.current }),
-    allowsLoopback: !config.production,
     clientProblem: createClientCheck({ provider: live.current }),
     allowsLoopback: !config.production,
     now,

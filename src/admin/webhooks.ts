@@ -5,6 +5,7 @@ import { ApiProblem } from '../api/problems.ts'
 import { appendAudit } from '../audit/audit.ts'
 import type { Secrets } from '../crypto/secrets.ts'
 import type { Tx } from '../db/database.ts'
+import { beyond } from '../db/organization-transaction.ts'
 import { createWebhookSecret, sealWebhookSecret } from '../deliveries/webhooks.ts'
 import { receiverProblem } from '../http/receiver.ts'
 import { type Call, NotHere } from './call.ts'
@@ -122,7 +123,9 @@ function addDeliveries({ on }: Pick<Kernel, 'on'>): void {
     const { organization, params, about } = call
     const { webhookId, deliveryId } = params
     await requireOn(tx, call)
-    const repeated = await repeatDelivery(tx, organization.id, webhookId, deliveryId)
+    // What an organisation is sent is the worker's to change, but for this.
+    const repeat = () => repeatDelivery(tx, organization.id, webhookId, deliveryId)
+    const repeated = await beyond(tx, organization.id, repeat)
     if (!repeated) {
       if (!(await findDelivery(tx, organization.id, webhookId, deliveryId))) throw new NotHere('other', deliveryId)
       throw notPossible('it is waiting to be delivered')

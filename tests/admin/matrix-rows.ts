@@ -29,6 +29,8 @@ export interface Row {
   readonly isPlatforms?: true
   /** It is addressed without an id, or by one that the platform alone has: there is no other's to try. */
   readonly isSole?: true
+  /** It ends the sessions of others: everybody signs in anew afterwards. */
+  readonly signsOut?: true
 }
 
 const unique = () => randomBytes(9).toString('hex')

@@ -4,11 +4,12 @@ import { randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { AdminOperation } from '../../src/admin/operation.ts'
 import { adminOperations } from '../../src/admin/operations.ts'
+import { appRows } from './app-rows.ts'
 import { type Asker, askers, organizationId, peopleRows, type Row, type Target } from './matrix-rows.ts'
 import { organizationRows } from './organization-rows.ts'
 import { type AdminServer, type ApiAnswer, problem, startAdmin } from './support.ts'
 
-const rows: Readonly<Record<string, Row>> = { ...peopleRows, ...organizationRows }
+const rows: Readonly<Record<string, Row>> = { ...peopleRows, ...organizationRows, ...appRows }
 
 const emails: Readonly<Record<Exclude<Asker, 'nobody'>, string>> = {
   member: 'member@mercy.example',
@@ -80,6 +81,7 @@ describe('every operation', () => {
         expect(await denials(), 'what is elsewhere is one').toBe(before + (row.isLocal ? 0 : 1))
       }
       expect(await ask(operation, asker, own)).toMatchObject({ status: row.status })
+      if (row.signsOut) server.forgetTokens()
     },
   )
 })

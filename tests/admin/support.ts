@@ -89,6 +89,8 @@ export interface AdminServer extends TestServer {
   readonly ids: ReadonlyMap<string, string>
   /** An access token of a person, signed in with the second factor a moment ago. */
   tokenOf(email: string, extra?: Record<string, string>): Promise<string>
+  /** The next `tokenOf` signs in anew. */
+  forgetTokens(): void
   /** The token of a service client. */
   serviceToken(clientId: string, scope?: string): Promise<string>
   call(token: string | undefined, path: string, sent?: Sent): Promise<ApiAnswer>
@@ -108,6 +110,7 @@ export async function startAdmin(kind: DatabaseKind, file: ApplyInput = seed): P
       held.set(key, token)
       return token
     },
+    forgetTokens: () => held.clear(),
     serviceToken: (clientId, scope = 'admin:read admin:write') => serviceToken(server, clientId, scope),
     call: (token, path, sent = {}) => call(server, token, path, sent),
   }

@@ -1,9 +1,9 @@
 // The worker: sends what is due, on every replica, a few calls at once to each receiver, so that one that hangs holds up
 // nobody else. An outage of the database or of a receiver costs time and nothing else.
-import { setTimeout as pause } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Db } from '../db/database.ts'
 import { type Outbound, OutboundFailed } from '../http/outbound.ts'
+import { createBell, settle } from '../work-bell.ts'
 import { listenForDeliveries } from './bell.ts'
 import type { OutboundMessage } from './messages.ts'
 import type { DeliveryOutbox, DueDelivery, Failure } from './outbox.ts'
@@ -13,8 +13,6 @@ export const maxCallsPerReceiver = 8
 const defaultPollMs = 500
 /** How long after a delivery was written here the worker looks: about what its transaction takes to commit. */
 const wakeMs = 20
-const settleTries = 5
-const settlePauseMs = 1_000
 
 export interface DeliveryWorkerParts {
   readonly db: Db
@@ -34,7 +32,7 @@ export function startDeliveryWorker(parts: DeliveryWorkerParts): DeliveryWorker 
   const { outbox, logger } = parts
   const underWay = new Set<Promise<void>>()
   const calls = new Map<string, number>()
-  const bell = createBell(parts.pollMs ?? defaultPollMs)
+  const bell = createBell(parts.pollMs ?? defaultPollMs, wakeMs)
   let isStopping = false
 
   /** Starts what is due, as far as there is room. Returns whether more may wait. */
@@ -114,50 +112,4 @@ function refusal(delivery: DueDelivery, status: number): Failure {
   const code = `HTTP_${status}`
   const isRefused = delivery.kind === 'backchannel_logout' && status === 400
   return { code, permanent: isRefused && delivery.lastError === code }
-}
-
-/** The receiver was told already: not writing that down would tell it twice, so a short outage is waited for. */
-async function settle(write: () => Promise<void>): Promise<void> {
-  for (let tries = 1; ; tries += 1) {
-    try {
-      return await write()
-    } catch (error) {
-      if (tries >= settleTries) throw error
-      await pause(settlePauseMs)
-    }
-  }
-}
-
-/** What the worker waits for: the next poll, or the bell. */
-function createBell(pollMs: number) {
-  let finish: (() => void) | undefined
-  let isRung = false
-  let isMissed = false
-  const end = () => {
-    if (finish) finish()
-    else isMissed = true
-  }
-  return {
-    end,
-    ring() {
-      if (isRung) return
-      isRung = true
-      setTimeout(() => {
-        isRung = false
-        end()
-      }, wakeMs).unref()
-    },
-    async rest(): Promise<void> {
-      if (!isMissed) {
-        const { promise, resolve } = Promise.withResolvers<void>()
-        finish = resolve
-        const timer = setTimeout(resolve, pollMs)
-        timer.unref()
-        await promise
-        clearTimeout(timer)
-        finish = undefined
-      }
-      isMissed = false
-    },
-  }
 }

@@ -1,7 +1,7 @@
 // The worker: sends what is due in the outbox, a few at once, on every replica. An outage of the database or of the mail
 // server costs time and nothing else: what was not sent is due again later.
-import { setTimeout as pause } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
+import { createBell, settle } from '../work-bell.ts'
 import { type SendableMessage, usefulSeconds } from './messages.ts'
 import { type DueMail, type Failure, maxAttempts, type Outbox } from './outbox.ts'
 import { DeliveryFailed, type MailTransport } from './transport.ts'
@@ -10,8 +10,6 @@ import type { RenderedMail } from './views.ts'
 export const maxParallelMails = 5
 const defaultPollMs = 1_000
 const defaultWakeMs = 50
-const settleTries = 5
-const settlePauseMs = 1_000
 
 export interface MailWorkerParts {
   readonly outbox: Outbox
@@ -105,18 +103,6 @@ async function attempt(mail: DueMail, parts: MailWorkerParts): Promise<Failure |
   }
 }
 
-/** The mail is on its way already: not writing that down would send it twice, so a short outage is waited for. */
-async function settle(write: () => Promise<void>): Promise<void> {
-  for (let tries = 1; ; tries += 1) {
-    try {
-      return await write()
-    } catch (error) {
-      if (tries >= settleTries) throw error
-      await pause(settlePauseMs)
-    }
-  }
-}
-
 function fullId(messageId: string, from: string): string {
   const [, domain = 'localhost'] = /@([a-z0-9.-]+)/i.exec(from) ?? []
   return `${messageId}@${domain}`
@@ -124,38 +110,4 @@ function fullId(messageId: string, from: string): string {
 
 function kindOf(error: unknown): string {
   return error instanceof Error ? error.name : typeof error
-}
-
-/** What the worker waits for: the next poll, or the bell, which is heard `wakeMs` after it was rung. */
-function createBell(pollMs: number, wakeMs: number) {
-  let finish: (() => void) | undefined
-  let isRung = false
-  let isMissed = false
-  const end = () => {
-    if (finish) finish()
-    else isMissed = true
-  }
-  return {
-    end,
-    ring() {
-      if (isRung) return
-      isRung = true
-      setTimeout(() => {
-        isRung = false
-        end()
-      }, wakeMs).unref()
-    },
-    async rest(): Promise<void> {
-      if (!isMissed) {
-        const { promise, resolve } = Promise.withResolvers<void>()
-        finish = resolve
-        const timer = setTimeout(resolve, pollMs)
-        timer.unref()
-        await promise
-        clearTimeout(timer)
-        finish = undefined
-      }
-      isMissed = false
-    },
-  }
 }

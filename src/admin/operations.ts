@@ -2,6 +2,7 @@
 import { operations as audit } from './audit.ts'
 import { operations as clients } from './clients.ts'
 import { operations as domains } from './domains.ts'
+import { operations as explain } from './explain.ts'
 import { operations as guests } from './guests.ts'
 import { operations as invitations } from './invitations.ts'
 import { operations as me } from './me.ts'
@@ -23,6 +24,7 @@ const tables = [
   roles,
   organizations,
   policy,
+  explain,
   domains,
   audit,
   clients,

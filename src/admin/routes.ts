@@ -7,6 +7,7 @@ import { addAudit } from './audit.ts'
 import { createCallers } from './caller.ts'
 import { addClients, type ClientParts } from './clients.ts'
 import { addDomains, type DomainParts } from './domains.ts'
+import { addExplain, type ExplainParts } from './explain.ts'
 import { addGuests } from './guests.ts'
 import { addInvitations, type InvitationParts } from './invitations.ts'
 import { createKernel } from './kernel.ts'
@@ -27,6 +28,7 @@ export interface AdminApiParts
     InvitationParts,
     OrganizationParts,
     PolicyParts,
+    ExplainParts,
     DomainParts,
     ClientParts,
     SessionParts,
@@ -48,6 +50,7 @@ export function addAdminApi(app: FastifyInstance, parts: AdminApiParts): void {
     addRoles(kernel)
     addOrganizations(kernel, parts)
     addPolicy(kernel, parts)
+    addExplain(kernel, parts)
     addDomains(kernel, parts)
     addAudit(kernel, parts)
     addClients(kernel, parts)

@@ -57,6 +57,8 @@ export const organizationRows: Readonly<Record<string, Row>> = {
   replacePolicy: { may: admins, status: 200, target: itself, isSole: true, body: () => ({ signup: 'invite' }) },
   updatePolicy: { may: admins, status: 200, target: itself, isSole: true, body: () => ({ signup: 'closed' }) },
   previewPolicy: { may: admins, status: 200, body: () => ({ patch: { mfa: 'required' } }) },
+  // Whoever may is told that there is none.
+  explain: { may: readers, status: 404, body: () => ({ session: 'missing' }) },
   listDomains: { may: readers, status: 200 },
   addDomain: { may: admins, status: 201, body: (id) => ({ domain: `${id}.example` }) },
   verifyDomain: { may: admins, status: 200, target: verified },

@@ -10,7 +10,7 @@ import { problemSchema } from '../../src/api/contract.ts'
 import { openApiDocument } from '../../src/api/openapi.ts'
 import type { ApplyInput } from '../../src/apply/apply.ts'
 import { authorizationUrl, Browser, post, redeem, redirectUri } from '../support/client.ts'
-import { type DatabaseKind, password, startServer, type TestServer } from '../support/server.ts'
+import { type DatabaseKind, password, startServer, type TestServer, type TestServerOptions } from '../support/server.ts'
 import { codeFor, seededSecret } from '../support/totp.ts'
 
 export const problem = (code: string) => `urn:mlpipes:error:${code}`
@@ -96,8 +96,12 @@ export interface AdminServer extends TestServer {
   call(token: string | undefined, path: string, sent?: Sent): Promise<ApiAnswer>
 }
 
-export async function startAdmin(kind: DatabaseKind, file: ApplyInput = seed): Promise<AdminServer> {
-  const server = await startServer(kind, { seed: file })
+export async function startAdmin(
+  kind: DatabaseKind,
+  file: ApplyInput = seed,
+  options: Omit<TestServerOptions, 'seed'> = {},
+): Promise<AdminServer> {
+  const server = await startServer(kind, { ...options, seed: file })
   const rows = await server.database.run('select id, email from mlpipes_auth.accounts', [])
   const ids = new Map(rows.map((row) => [String(row['email']), String(row['id'])]))
   const held = new Map<string, Promise<string>>()

@@ -1,0 +1,283 @@
+// The policy over the API: read, written whole and in parts, previewed; and what a change does to sessions that are out.
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { databaseKinds } from '../support/server.ts'
+import { newOrganization } from './organization-rows.ts'
+import { type AdminServer, problem, seed, startAdmin } from './support.ts'
+
+const path = '/api/admin/policy'
+
+describe.each(databaseKinds)('the policy on %s', (kind) => {
+  let server: AdminServer
+  beforeAll(async () => {
+    server = await startAdmin(kind, seed, { environment: { ENABLE_MAGIC_LINKS: 'true', ENABLE_SIGNUP: 'true' } })
+  })
+  afterAll(() => server.close())
+
+  const run = (statement: string, values: unknown[] = []) => server.database.run(statement, values)
+  /** In an organisation of its own, so that no test meets what another one did. */
+  async function corner() {
+    const id = await newOrganization(server)
+    const root = await server.tokenOf('root@platform.example')
+    const call = (method: string, body?: unknown, etag?: string, suffix = '') =>
+      server.call(root, `${path}${suffix}?organization=${id}`, {
+        method,
+        ...(body === undefined ? {} : { body }),
+        headers: etag === undefined ? {} : { 'if-match': etag },
+      })
+    const read = () => call('GET')
+    const patch = async (body: unknown) => call('PATCH', body, String((await read()).headers.get('etag')))
+    return { id, call, read, patch }
+  }
+  async function addSession(
+    organizationId: string,
+    {
+      amr = ['pwd', 'otp'],
+      ip = '192.0.2.7',
+      age = 0,
+    }: { amr?: readonly string[]; ip?: string | null; age?: number } = {},
+  ) {
+    const uid = `s-${Math.floor(performance.now() * 1_000)}-${organizationId}`
+    await run(
+      `insert into mlpipes_auth.sessions (uid, id_hash, payload, account_id, organization_id, ip, signed_in_at, last_activity_at,
+         idle_expires_at, absolute_expires_at, idle_seconds, absolute_seconds)
+       values ($1, $1, $2::jsonb, $3, $4, $5::inet, now() - make_interval(secs => $6::integer),
+         now() - make_interval(secs => $6::integer), now() + interval '1 hour', now() + interval '1 hour', 36000, 36000)`,
+      [
+        uid,
+        JSON.stringify({ amr, authorizations: { told: { sid: `sid-${uid}` } } }),
+        server.ids.get('member@hope.example'),
+        organizationId,
+        ip,
+        age,
+      ],
+    )
+    return uid
+  }
+  const session = async (uid: string) =>
+    (
+      await run(
+        'select ended_at is not null as ended, end_reason, idle_expires_at <= now() as over from mlpipes_auth.sessions where uid = $1',
+        [uid],
+      )
+    )[0]
+
+  it('says what is written, what is in effect, and what the platform holds it to', async () => {
+    const { read } = await corner()
+    const { status, body, headers } = await read()
+    expect(status).toBe(200)
+    expect(body).toMatchObject({
+      written: {},
+      effective: { 'session.idleTimeout': 1_800, mfa: 'optional', 'network.allowedCidrs': null },
+      version: 1,
+    })
+    expect(headers.get('etag')).toBe('"1"')
+    expect(body['floors']).toContainEqual({
+      field: 'session.idleTimeout',
+      value: 3_600,
+      because: 'HIPAA mode',
+      refuses: true,
+    })
+  })
+
+  it('is patched by field, and null takes a field away', async () => {
+    const { patch, read } = await corner()
+    const first = await patch({ session: { idleTimeout: 600, absoluteLifetime: 7_200 }, mfa: 'required' })
+    expect(first).toMatchObject({ status: 200, body: { version: 2 } })
+    expect(first.headers.get('etag')).toBe('"2"')
+    await patch({ session: { idleTimeout: null }, loginMethods: ['password'] })
+    expect((await read()).body).toMatchObject({
+      written: { session: { absoluteLifetime: 7_200 }, mfa: 'required', loginMethods: ['password'] },
+      effective: { 'session.idleTimeout': 1_800 },
+    })
+    await patch({ session: { absoluteLifetime: null }, mfa: null, loginMethods: null, tokens: null })
+    expect((await read()).body['written']).toEqual({})
+  })
+
+  it('is replaced whole, and what is the same changes nothing and says nothing', async () => {
+    const { call, id } = await corner()
+    const whole = { mfa: 'required', signup: 'invite' }
+    expect(await call('PUT', whole, '"1"')).toMatchObject({ status: 200, body: { written: whole, version: 2 } })
+    expect(await call('PUT', whole, '"2"')).toMatchObject({ status: 200, body: { version: 2 } })
+    const events = (await server.audit('policy.updated')).filter((event) => event.organizationId === id)
+    expect(events.map(({ details }) => details)).toEqual([{ stricter: ['mfa'], looser: ['signup'] }])
+  })
+
+  it.each([
+    ['If-Match is missing', undefined, 428, 'version_required'],
+    ['it was changed meanwhile', '"7"', 412, 'version_stale'],
+  ])('is not changed when %s', async (_name, etag, status, code) => {
+    const { call, read } = await corner()
+    expect(await call('PATCH', { mfa: 'required' }, etag)).toMatchObject({ status, body: { type: problem(code) } })
+    expect(await call('PUT', { mfa: 'required' }, etag)).toMatchObject({ status })
+    expect((await read()).body).toMatchObject({ written: {}, version: 1 })
+  })
+
+  it('is refused below a floor, which is named, at the limit and one past it', async () => {
+    const { call, patch } = await corner()
+    expect(await patch({ session: { idleTimeout: 3_600 } })).toMatchObject({ status: 200 })
+    const low = { session: { idleTimeout: 3_601 }, audit: { retentionDays: 2_189 } }
+    const answer = await patch(low)
+    expect(answer).toMatchObject({ status: 400, body: { type: problem('input_invalid') } })
+    expect(answer.body['errors']).toEqual([
+      { path: 'session.idleTimeout', message: 'must be at most 3600 (HIPAA mode)' },
+      { path: 'audit.retentionDays', message: 'must be at least 2190 (HIPAA mode)' },
+    ])
+    expect(await call('PUT', low, '"2"')).toMatchObject({ status: 400 })
+    const preview = await call('POST', { policy: low }, undefined, '/preview')
+    expect(preview.body['errors']).toContainEqual({
+      path: 'policy.session.idleTimeout',
+      message: 'must be at most 3600 (HIPAA mode)',
+    })
+  })
+
+  it.each([
+    [{ mfa: 'sometimes' }, 'mfa'],
+    [{ surprise: 1 }, 'surprise'],
+    [{ session: { surprise: 1 } }, 'session.surprise'],
+    [{ session: { idleTimeout: 0 } }, 'session.idleTimeout'],
+    [{ network: { allowedCidrs: ['10.0.0.0/33'] } }, 'network.allowedCidrs.0'],
+    [{ network: { allowedCidrs: [null] } }, 'network.allowedCidrs.0'],
+    [{ loginMethods: [] }, 'loginMethods'],
+    ['{"__proto__":{"mfa":"off"}}', ''],
+    [[], ''],
+  ])('refuses %j', async (body, at) => {
+    const { patch, read } = await corner()
+    const answer = await patch(body)
+    expect(answer.status).toBe(400)
+    if (at !== '') expect(answer.body['errors']).toMatchObject([{ path: at }])
+    expect((await read()).body['written']).toEqual({})
+  })
+
+  it('asks for a step-up', async () => {
+    const weak = await server.serviceToken('weak')
+    await run("update mlpipes_auth.clients set permissions = '{policy:read,policy:write}' where client_id = 'weak'")
+    const answer = await server.call(weak, path, {
+      method: 'PATCH',
+      body: { mfa: 'required' },
+      headers: { 'if-match': '"1"' },
+    })
+    expect(answer).toMatchObject({ status: 403, body: { type: problem('client_too_weak') } })
+  })
+
+  it('acts on sessions that are out in the transaction that changes it, and tells whoever listens', async () => {
+    const { id, patch } = await corner()
+    await run(
+      `insert into mlpipes_auth.webhooks (id, organization_id, url, events, sealed_secret)
+       values ($1, $1, 'https://hooks.example/', '{policy.updated}', 'x')`,
+      [id],
+    )
+    const [stale, fresh] = [await addSession(id, { age: 700 }), await addSession(id)]
+    expect((await patch({ session: { idleTimeout: 600 } })).status).toBe(200)
+    expect(await session(stale)).toMatchObject({ over: true })
+    expect(await session(fresh)).toMatchObject({ over: false, ended: false })
+    const [event] = (await server.audit('policy.updated')).filter((one) => one.organizationId === id)
+    expect(event).toMatchObject({
+      actorId: server.ids.get('root@platform.example'),
+      details: { stricter: ['session.idleTimeout'], looser: [] },
+    })
+    const deliveries = await run('select body from mlpipes_auth.deliveries where webhook_id = $1', [id])
+    expect(deliveries).toEqual([
+      { body: { type: 'policy.updated', data: { stricter: ['session.idleTimeout'], looser: [] } } },
+    ])
+    await patch({ session: { idleTimeout: null } })
+    expect(await session(stale), 'looser revives nothing').toMatchObject({ over: true })
+  })
+
+  it('ends sessions outside of new networks at once, and tells their apps', async () => {
+    const { id, patch } = await corner()
+    await run(
+      `insert into mlpipes_auth.clients (client_id, organization_id, name, metadata)
+       values ('told', $1, 'Told', '{"backchannel_logout_uri":"http://localhost:9/logout"}') on conflict do nothing`,
+      [id],
+    )
+    const inside = [await addSession(id), await addSession(id, { ip: '2001:db8::1' })]
+    const outside = [
+      await addSession(id, { ip: '198.51.100.1' }),
+      await addSession(id, { ip: '2001:db9::1' }),
+      await addSession(id, { ip: null }),
+    ]
+    expect(await patch({ network: { allowedCidrs: ['192.0.2.0/24', '2001:db8::/32'] } })).toMatchObject({ status: 200 })
+    for (const uid of inside) expect(await session(uid)).toMatchObject({ ended: false })
+    for (const uid of outside) expect(await session(uid)).toMatchObject({ ended: true, end_reason: 'network' })
+    const told = await run(
+      "select body ->> 'cause' as cause from mlpipes_auth.deliveries where kind = 'backchannel_logout' and session_uid = any($1)",
+      [[...inside, ...outside]],
+    )
+    expect(told).toEqual(outside.map(() => ({ cause: 'network' })))
+    const ended = (await server.audit('session.ended')).filter((event) => outside.includes(event.sessionUid ?? ''))
+    expect(ended.map(({ details }) => details)).toEqual(outside.map(() => ({ reason: 'network' })))
+  })
+
+  it('lets one of twenty changes of the same version win', async () => {
+    const { call, read } = await corner()
+    const answers = await Promise.all(
+      Array.from({ length: 20 }, (_, index) => call('PATCH', { session: { idleTimeout: 600 + index } }, '"1"')),
+    )
+    expect(answers.filter(({ status }) => status === 200)).toHaveLength(1)
+    expect(answers.filter(({ status }) => status === 412)).toHaveLength(19)
+    expect((await read()).body['version']).toBe(2)
+  })
+
+  it('previews what a change would do, and does nothing', async () => {
+    const { id, call, read, patch } = await corner()
+    await run(
+      "insert into mlpipes_auth.memberships (account_id, organization_id, home) select id, $1, false from mlpipes_auth.accounts where email in ('member@hope.example', 'admin@hope.example')",
+      [id],
+    )
+    await run('delete from mlpipes_auth.totp_credentials where account_id = $1', [
+      server.ids.get('member@hope.example'),
+    ])
+    await addSession(id, { age: 7_300 })
+    await addSession(id, { age: 700 })
+    await addSession(id, { ip: '198.51.100.1' })
+    await addSession(id, { amr: ['magic_link'] })
+    await addSession(id, { amr: ['pwd'] })
+    const fine = await addSession(id)
+    // Used for this organisation, of another one: its limits hold, its networks hold there.
+    const guest = await addSession(await newOrganization(server), { ip: '198.51.100.1', age: 650 })
+    await run('insert into mlpipes_auth.session_organizations (session_uid, organization_id) values ($1, $2)', [
+      guest,
+      id,
+    ])
+    const change = {
+      session: { idleTimeout: 600, absoluteLifetime: 7_200 },
+      network: { allowedCidrs: ['192.0.2.0/24'] },
+      loginMethods: ['password'],
+      mfa: 'required',
+    }
+    const events = (await server.audit()).length
+    const preview = await call('POST', { patch: change }, undefined, '/preview')
+    expect(preview.status).toBe(200)
+    expect(preview.body).toMatchObject({
+      sessions: {
+        live: 7,
+        end: { idle: 2, absolute: 1, network: 1, total: 4 },
+        stepUp: { mfa: 1, method: 1 },
+      },
+      people: { active: 2, withoutSecondFactor: 1, askedToSetUp: 1 },
+    })
+    expect(preview.body['changes']).toContainEqual({
+      field: 'mfa',
+      before: 'optional',
+      after: 'required',
+      stricter: true,
+      looser: false,
+    })
+    expect((await call('POST', { policy: change }, undefined, '/preview')).body).toEqual(preview.body)
+    expect((await read()).body).toMatchObject({ written: {}, version: 1 })
+    expect((await server.audit()).length).toBe(events)
+    expect(await session(guest)).toMatchObject({ ended: false, over: false })
+    await patch(change)
+    const over = await run(
+      `select count(*)::integer as over from mlpipes_auth.sessions where (organization_id = $1 or uid = $2)
+        and (ended_at is not null or idle_expires_at <= now() or absolute_expires_at <= now())`,
+      [id, guest],
+    )
+    expect(over, 'what was foretold').toEqual([{ over: 4 }])
+    expect(await session(fine)).toMatchObject({ ended: false, over: false })
+    const nothing = await call('POST', { patch: {} }, undefined, '/preview')
+    expect(nothing.body).toMatchObject({ changes: [], sessions: { end: { total: 0 } }, people: { askedToSetUp: 0 } })
+    for (const body of [{}, { policy: {}, patch: {} }])
+      expect(await call('POST', body, undefined, '/preview')).toMatchObject({ status: 400 })
+  })
+})

@@ -1,6 +1,6 @@
 // Sessions at the admin API: an organisation sees who is signed in for it, and ends that.
 import { z } from 'zod'
-import type { Database } from '../db/database.ts'
+import type { Database, Tx } from '../db/database.ts'
 import { beyond } from '../db/organization-transaction.ts'
 import { endSession } from '../sessions/ending.ts'
 import { endOrganizationSessions } from '../sessions/ending-all.ts'
@@ -101,22 +101,28 @@ export interface SessionParts {
 /** The home organisation and others of a guest are nobody's business but the platform's. */
 const seesOthers = ({ caller }: Pick<Call, 'caller'>) => caller.permissions.has('platform:organizations')
 
+/** A guest's session is a row of where it was begun. That it was used here is said, and asked for, beside it. */
+function wherever<T>(tx: Tx, { organization }: Pick<Call, 'organization'>, read: () => Promise<T>): Promise<T> {
+  return beyond(tx, organization.id, read)
+}
+
 export function addSessions({ on, onPrepared }: Kernel, { database }: SessionParts): void {
   on(operations.list, async (tx, call) => {
-    const rows = await listSessions(tx, call.organization.id, call.query, call.page, seesOthers(call))
-    return { body: call.page.answer(rows, toAnswer, ({ signedInMicros, uid }) => [signedInMicros, uid]) }
+    const { organization, query, page } = call
+    const rows = await wherever(tx, call, () => listSessions(tx, organization.id, query, page, seesOthers(call)))
+    return { body: page.answer(rows, toAnswer, ({ signedInMicros, uid }) => [signedInMicros, uid]) }
   })
 
   on(operations.get, async (tx, call) => {
     const { sessionId } = call.params
-    const found = await findSession(tx, call.organization.id, sessionId, seesOthers(call))
+    const found = await wherever(tx, call, () => findSession(tx, call.organization.id, sessionId, seesOthers(call)))
     if (!found) throw new NotHere('session', sessionId)
     return { body: toAnswer(found) }
   })
 
   on(operations.end, async (tx, call) => {
     const { organization, params, about } = call
-    const found = await findSession(tx, organization.id, params.sessionId, false)
+    const found = await wherever(tx, call, () => findSession(tx, organization.id, params.sessionId, false))
     if (!found) throw new NotHere('session', params.sessionId)
     const { uid, accountId } = found
     await assertMayActOn(tx, organization.id, call.caller, accountId)

@@ -26,7 +26,8 @@
 // Then: its `operations` into operations.ts, its `add…` into routes.ts, a row per operation in tests/admin/matrix.test.ts
 // and tests/security/routes.test.ts.
 // - A handler runs in one transaction, confined to the caller's organisation by row-level security; its statements name
-//   the organisation all the same. It changes nothing outside, because it may be run again after a collision. Slow work
+//   the organisation all the same. It reads and writes through `tx` alone: the embedded database has one connection, and
+//   whoever asks for another while the transaction holds it waits for ever. It changes nothing outside, because it may be run again after a collision. Slow work
 //   (hashes, DNS) goes into `onPrepared`, before the transaction.
 // - An id that is not there for this organisation: `throw new NotHere(kind, id)`. It is answered as 404 whether it is
 //   nowhere or elsewhere, and the latter is audited. Nothing else may tell the two apart.

@@ -156,7 +156,7 @@ export interface UserAccessParts extends UserParts {
 
 type AboutOne = Pick<Call, 'organization' | 'about' | 'caller' | 'params'>
 
-export function addUserAccess({ on }: Kernel, parts: UserAccessParts): void {
+export function addUserAccess({ on, onPrepared }: Kernel, parts: UserAccessParts): void {
   const { now, notices } = parts
   /** The person of a call, whom the caller may act on. */
   async function target(tx: Tx, call: AboutOne): Promise<User> {
@@ -197,16 +197,20 @@ export function addUserAccess({ on }: Kernel, parts: UserAccessParts): void {
     return answerOf(await requireUser(tx, call))
   })
 
-  on(operations.resetPassword, async (tx, call) => {
-    const user = await target(tx, call)
-    const organization = await parts.organizations.find(call.organization.id)
-    if (user.disabledAt) throw notPossible('the account is disabled')
-    if (!organization?.policy.loginMethods.includes('password')) throw notPossible('the policy allows no passwords')
-    if (factorResetState(user.factorResetUntil, now()) === 'open')
-      throw notPossible('a lost second factor waits to be replaced, for which the password is all that is left')
-    if (call.body.endSessions) await end(tx, call, user.id, 'ended_by_administrator')
-    await mailResetLink(tx, parts, user, call.about)
-    return answerOf(user)
+  onPrepared(operations.resetPassword, async ({ organization: { id } }) => {
+    // Outside the transaction: the embedded database has one connection, which the transaction holds.
+    const organization = await parts.organizations.find(id)
+    const takesPasswords = organization?.policy.loginMethods.includes('password') === true
+    return async (tx, call) => {
+      const user = await target(tx, call)
+      if (user.disabledAt) throw notPossible('the account is disabled')
+      if (!takesPasswords) throw notPossible('the policy allows no passwords')
+      if (factorResetState(user.factorResetUntil, now()) === 'open')
+        throw notPossible('a lost second factor waits to be replaced, for which the password is all that is left')
+      if (call.body.endSessions) await end(tx, call, user.id, 'ended_by_administrator')
+      await mailResetLink(tx, parts, user, call.about)
+      return answerOf(user)
+    }
   })
 
   on(operations.requirePasswordChange, async (tx, call) => {

@@ -56,14 +56,8 @@ export async function listUsers(tx: Tx, organizationId: string, filter: UserFilt
   return rows.map(toUser)
 }
 
-/** @param lock holds the account's row until the transaction ends: whoever acts on it comes one after another */
-export async function findUser(
-  tx: Tx,
-  organizationId: string,
-  accountId: string,
-  lock: 'locked' | 'free' = 'free',
-): Promise<User | undefined> {
-  const [row] = await runIn(tx, lock === 'locked' ? `${find} for update of a` : find, [organizationId, accountId])
+export async function findUser(tx: Tx, organizationId: string, accountId: string): Promise<User | undefined> {
+  const [row] = await runIn(tx, find, [organizationId, accountId])
   return row && toUser(row)
 }
 

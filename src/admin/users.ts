@@ -195,11 +195,13 @@ export async function recordRoles(
   await enqueueWebhooks(tx, organization.id, { type: 'membership.updated', data: { accountId, ...details } })
 }
 
+const ofAccount = z.object({ accountId: idParam })
+
 /** The person of a call. @throws NotHere */
 export async function requireUser(
   tx: Tx,
   { organization, params }: { readonly organization: Call['organization']; readonly params?: unknown },
-  accountId = userParams.safeParse(params).data?.accountId ?? '',
+  accountId = ofAccount.parse(params).accountId,
 ): Promise<User> {
   const user = await findUser(tx, organization.id, accountId)
   if (!user) throw new NotHere('account', accountId)

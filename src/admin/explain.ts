@@ -4,7 +4,7 @@ import { z } from 'zod'
 import { text } from '../api/contract.ts'
 import { ApiProblem } from '../api/problems.ts'
 import type { Tx } from '../db/database.ts'
-import { confineTo } from '../db/organization-transaction.ts'
+import { beyond } from '../db/organization-transaction.ts'
 import type { BearerToken, BearerTokens } from '../oidc/bearer.ts'
 import type { Policies } from '../organizations/organizations.ts'
 import type { Platform } from '../organizations/policy.ts'
@@ -111,10 +111,12 @@ export function addExplain({ onPrepared }: Kernel, { platform, policies, bearerT
       const asks = { tx, organizationId: organization.id, platform, policies }
       // Another organisation of the same person or app may be why, and the confined transaction would not show its policy.
       // What is explained is looked for with the organisation that asks all the same.
-      await confineTo(tx, undefined)
-      if (account !== undefined) return { body: await explainAccount(asks, account) }
-      if (session !== undefined) return { body: await explainSession(asks, session) }
-      return { body: await explainToken(asks, token ?? '', live) }
+      const body = await beyond(tx, organization.id, () => {
+        if (account !== undefined) return explainAccount(asks, account)
+        if (session !== undefined) return explainSession(asks, session)
+        return explainToken(asks, token ?? '', live)
+      })
+      return { body }
     }
   })
 }

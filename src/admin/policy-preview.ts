@@ -1,7 +1,7 @@
 // What a change of policy would do, counted without doing it: in the words of what happens to sessions that are open.
 import { z } from 'zod'
 import { type Row, runIn, type Tx } from '../db/database.ts'
-import { confineTo } from '../db/organization-transaction.ts'
+import { beyond } from '../db/organization-transaction.ts'
 import type { Policy } from '../organizations/policy.ts'
 import { comparePolicies, fieldsOf } from '../organizations/policy-order.ts'
 import { fieldNames } from '../organizations/strictness.ts'
@@ -75,18 +75,20 @@ export async function previewPolicy(
   const { idleSeconds, absoluteSeconds } = sessionLimits(after)
   const asksForFactor = stricter.includes('mfa') && after.mfa === 'required'
   // Sessions of others that were used for this organisation are counted too: numbers, and nothing else of them.
-  await confineTo(tx, undefined)
-  const [sessions = {}] = await runIn(tx, countSessions, [
-    organizationId,
-    idleSeconds,
-    absoluteSeconds,
-    stricter.includes('network.allowedCidrs'),
-    after.network.allowedCidrs ?? [],
-    stricter.includes('loginMethods'),
-    after.loginMethods.map((method) => proofs[method]),
-    asksForFactor,
-  ])
-  const [people = {}] = await runIn(tx, countPeople, [organizationId])
+  const { sessions = {}, people = {} } = await beyond(tx, organizationId, async () => {
+    const [sessions] = await runIn(tx, countSessions, [
+      organizationId,
+      idleSeconds,
+      absoluteSeconds,
+      stricter.includes('network.allowedCidrs'),
+      after.network.allowedCidrs ?? [],
+      stricter.includes('loginMethods'),
+      after.loginMethods.map((method) => proofs[method]),
+      asksForFactor,
+    ])
+    const [people] = await runIn(tx, countPeople, [organizationId])
+    return { sessions, people }
+  })
   const [left, right] = [fieldsOf(before), fieldsOf(after)]
   const withoutSecondFactor = Number(people['without'])
   return {

@@ -110,6 +110,7 @@ export function addPolicy({ on }: Kernel, { platform, policies }: PolicyParts): 
     const changed = await changePolicy(tx, {
       organizationId,
       expectedVersion: call.expected[0],
+      isConfined: true,
       platform,
       actor,
       clientId,

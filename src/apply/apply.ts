@@ -242,7 +242,13 @@ async function applyOrganization(
       .execute()
   const operator = { actor: { type: 'operator' as const }, origin: {} }
   if (fields.includes('policy'))
-    await changePolicy(tx, { organizationId: before.id, next: () => input.policy, platform, ...operator })
+    await changePolicy(tx, {
+      organizationId: before.id,
+      next: () => input.policy,
+      isConfined: false,
+      platform,
+      ...operator,
+    })
   await appendAudit(
     tx,
     operatorEvent({

@@ -3,7 +3,7 @@
 import { appendAudit } from '../audit/audit.ts'
 import type { Actor, Origin } from '../audit/events.ts'
 import { runIn, type Tx } from '../db/database.ts'
-import { confineTo } from '../db/organization-transaction.ts'
+import { beyond } from '../db/organization-transaction.ts'
 import { enqueueWebhooks } from '../deliveries/webhooks.ts'
 import { tightenSessions } from '../sessions/activity.ts'
 import { endedEvent, endSessionsWhere, ringIfTold } from '../sessions/ending.ts'
@@ -16,6 +16,8 @@ export interface PolicyChanging {
   readonly expectedVersion?: number | undefined
   /** What is to stand, out of what stands. Its throw refuses the change. */
   next(before: PolicyInput): PolicyInput
+  /** Whether the transaction is confined to the organisation; what is ended and told reaches further. */
+  readonly isConfined: boolean
   readonly platform: Platform
   readonly actor: Actor
   readonly clientId?: string | undefined
@@ -33,8 +35,7 @@ const write = `update mlpipes_auth.organizations set policy = $2::jsonb, updated
     where id = $1 and policy is distinct from $2::jsonb returning version`
 
 /**
- * Changes a policy. Its author does not see to sessions: belongs last into a transaction that is confined to one
- * organisation, because what it ends and tells reaches further.
+ * Changes a policy.
  * @returns undefined when the organisation is not there in this version
  */
 export async function changePolicy(tx: Tx, changing: PolicyChanging): Promise<ChangedPolicy | undefined> {
@@ -52,9 +53,11 @@ export async function changePolicy(tx: Tx, changing: PolicyChanging): Promise<Ch
   await appendAudit(tx, { ...common, name: 'policy.updated', details })
   await enqueueWebhooks(tx, organizationId, { type: 'policy.updated', data: details })
   // A session of another organisation that was used for this one is held to it too, and apps of others hear of an ending.
-  await confineTo(tx, undefined)
-  await tightenSessions(tx, [{ id: organizationId, policy }])
-  await endOutside(tx, change, policy, changing)
+  const act = async () => {
+    await tightenSessions(tx, [{ id: organizationId, policy }])
+    await endOutside(tx, change, policy, changing)
+  }
+  await (changing.isConfined ? beyond(tx, organizationId, act) : act())
   return { written, version: Number(changed['version']) }
 }
 

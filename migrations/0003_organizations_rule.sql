@@ -141,6 +141,12 @@ create index sessions_organization on sessions (organization_id) where ended_at 
 -- For the sweeper: whichever limit comes first.
 create index sessions_ends on sessions (least(idle_expires_at, absolute_expires_at)) where ended_at is null
 -- next
+-- An id has 256 random bits; that it stands once needs no constraint. With one, `on conflict (uid)` fails now and then when
+-- several requests of a browser write its session at the same moment: only the index that it names is settled in peace.
+alter table sessions drop constraint sessions_id_hash_key
+-- next
+create index sessions_id on sessions (id_hash)
+-- next
 create index memberships_organization on memberships (organization_id, account_id)
 -- next
 -- Lists of people, in their order.

@@ -12,7 +12,7 @@ import {
   timingSafeEqual,
 } from 'node:crypto'
 
-type Purpose = 'seal' | 'client-secret' | 'cookie' | MacPurpose
+type Purpose = 'seal' | 'client-secret' | 'cookie' | 'dpop-nonce' | MacPurpose
 type MacPurpose = 'csrf' | 'attempts' | 'backup-code' | 'link-code' | 'cursor'
 
 interface Root {
@@ -51,6 +51,8 @@ export interface Secrets {
   matchesMac(purpose: MacPurpose, text: string, mac: string): boolean
   /** Cookie signing keys, newest first (keygrip). */
   readonly cookieKeys: readonly string[]
+  /** 32 bytes that every replica makes DPoP nonces from (RFC 9449 §8). */
+  readonly dpopNonceKey: Buffer
 }
 
 /**
@@ -88,6 +90,7 @@ export function createSecrets(secret: string, previous?: string): Secrets {
     mac: (purpose, text) => hmac(current.key(purpose), text),
     macs: (purpose, text) => roots.map((root) => hmac(root.key(purpose), text)),
     matchesMac: (purpose, text, mac) => roots.some((root) => equal(hmac(root.key(purpose), text), mac)),
+    dpopNonceKey: current.key('dpop-nonce').export(),
     cookieKeys: roots.map((root) => root.key('cookie').export().toString('base64url')),
   }
 }

@@ -76,7 +76,10 @@ function payloadAdapter(parts: AdapterParts, model: string): Adapter {
     },
     async consume(id) {
       const won = await inRequestTransaction(db, (tx) => payloads.consume(tx, model, sha256(id)))
-      if (!won) throw new errors.InvalidGrant('already used')
+      if (!won)
+        throw model === 'PushedAuthorizationRequest'
+          ? new errors.InvalidRequestUri('request_uri was already used')
+          : new errors.InvalidGrant('already used')
     },
     async destroy(id) {
       const idHash = sha256(id)

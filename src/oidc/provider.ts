@@ -1,7 +1,7 @@
 // The provider's configuration: what oidc-provider does for us and by which rules. It is built again when keys change.
 
 import type { JWK } from 'jose'
-import { type Configuration, errors, type KoaContextWithOIDC, Provider } from 'oidc-provider'
+import { type Configuration, type KoaContextWithOIDC, Provider } from 'oidc-provider'
 import type { Accounts } from '../accounts/accounts.ts'
 import type { AuditEvent } from '../audit/events.ts'
 import { type Clients, supportedScopes } from '../clients/clients.ts'
@@ -17,6 +17,7 @@ import { sessionCookieName } from './browser-session.ts'
 import { accountClaims, accountOf } from './claims.ts'
 import type { Consents } from './consents.ts'
 import { answerFaults } from './faults.ts'
+import { features } from './features.ts'
 import {
   alwaysIncludeSid,
   compareClientSecretsByDigest,
@@ -25,11 +26,10 @@ import {
   pinUrlsToIssuer,
   reportSatisfiedAcr,
 } from './internals.ts'
-import { createIntrospectionPolicy } from './introspection.ts'
 import type { ProtocolPages } from './pages.ts'
 import { prompts } from './prompts.ts'
 import { sessionOfToken } from './request-session.ts'
-import { addScopes, apiResource, createResources } from './resources.ts'
+import { addScopes, apiResource } from './resources.ts'
 import type { Standings } from './standing.ts'
 import type { PayloadStore } from './store.ts'
 
@@ -58,7 +58,6 @@ const authorizationCodeSeconds = 60
 const interactionSeconds = 900
 // For what others sign (nbf and exp of client assertions). What is stored expires by the database's clock, to the second.
 const clockToleranceSeconds = 10
-const maxClaimsDepth = 32
 const clientCredentialsSeconds = 300
 const signingAlgorithms = ['RS256', 'ES256'] as const
 /** Where a person's app uses what it was given. */
@@ -115,6 +114,7 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
       userinfo: '/oauth/userinfo',
       jwks: '/oauth/jwks',
       introspection: '/oauth/introspect',
+      pushed_authorization_request: '/oauth/par',
       revocation: '/oauth/revoke',
       end_session: '/oauth/logout',
     },
@@ -153,7 +153,8 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
       ],
     },
     pkce: { required: (_context, client) => client['profile'] !== 'oidc-certification' },
-    rotateRefreshToken: true,
+    // FAPI 2.0 Security Profile §5.3.2.1: no rotation; its tokens are bound to the client's key instead.
+    rotateRefreshToken: ({ oidc }) => oidc.client?.['profile'] !== 'fapi2',
     // A refresh token without offline_access dies with the session; with it, it outlives a sign-out.
     issueRefreshToken: async (_context, client, code) =>
       client.grantTypeAllowed('refresh_token') && code.kind === 'AuthorizationCode',
@@ -184,26 +185,7 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
       // Both limits of a session are columns of ours; this is only the provider's own idea of it.
       Session: 86_400,
     },
-    features: {
-      devInteractions: { enabled: false },
-      userinfo: { enabled: true },
-      claimsParameter: { enabled: true, assertClaimsParameter: async (_context, claims) => assertShallow(claims) },
-      clientCredentials: { enabled: true },
-      introspection: { enabled: true, allowedPolicy: createIntrospectionPolicy(parts) },
-      revocation: {
-        enabled: true,
-        allowedPolicy: async (_context, client, token) => token.clientId === client.clientId,
-      },
-      dPoP: { enabled: false },
-      pushedAuthorizationRequests: { enabled: false },
-      resourceIndicators: createResources(parts.issuer),
-      backchannelLogout: { enabled: true },
-      rpInitiatedLogout: {
-        enabled: true,
-        logoutSource: parts.pages.signOut,
-        postLogoutSuccessSource: parts.pages.signedOut,
-      },
-    },
+    features: features(parts),
     interactions: { policy: prompts(), url: (_context, interaction) => `/interaction/${interaction.uid}` },
     renderError: parts.pages.error,
     formats: { bitsOfOpaqueRandomness: 256 },
@@ -236,13 +218,6 @@ function accountClient(issuer: string) {
     introspection: 'none',
     profile: 'standard',
   }
-}
-
-/** A JSON value nested without end would exhaust the stack of whoever walks or stores it (F91). */
-function assertShallow(value: unknown, depth = 1): void {
-  if (typeof value !== 'object' || value === null) return
-  if (depth > maxClaimsDepth) throw new errors.InvalidRequest(`claims is nested deeper than ${maxClaimsDepth} levels`)
-  for (const member of Object.values(value)) assertShallow(member, depth + 1)
 }
 
 /** The grant of this session and client, or a new one from what the person allowed this client before. */

@@ -15,6 +15,10 @@ export interface Sending {
   readonly method?: string
   readonly headers?: Record<string, string>
   readonly body?: string
+  /** Of the body; a form unless said. */
+  readonly type?: string
+  /** Where to connect, when that is not what the address says: one replica of several that have one address. */
+  readonly port?: number
 }
 
 /** One kept-alive connection: one request on its way at a time, answers with Content-Length or in chunks. */
@@ -23,8 +27,8 @@ class Connection {
   #received: Buffer = Buffer.alloc(0)
   #waiting: { resolve(reply: Reply): void; reject(reason: unknown): void } | undefined
 
-  constructor(url: URL) {
-    this.#socket = connect({ host: '127.0.0.1', port: Number(url.port), noDelay: true })
+  constructor(port: number) {
+    this.#socket = connect({ host: '127.0.0.1', port, noDelay: true })
     this.#socket.on('data', (chunk) => {
       this.#received = this.#received.length === 0 ? chunk : Buffer.concat([this.#received, chunk])
       const reply = parse(this.#received)
@@ -85,32 +89,33 @@ function joinChunks(body: Buffer): Buffer {
   }
 }
 
-const idle = new Map<string, Connection[]>()
+const idle = new Map<number, Connection[]>()
 
 export async function send(address: string, sending: Sending = {}): Promise<Reply> {
   const url = new URL(address)
-  const connections = idle.get(url.host) ?? []
-  idle.set(url.host, connections)
+  const port = sending.port ?? Number(url.port)
+  const connections = idle.get(port) ?? []
+  idle.set(port, connections)
   let connection = connections.pop()
   while (connection && !connection.isOpen) connection = connections.pop()
-  connection ??= new Connection(url)
+  connection ??= new Connection(port)
   const reply = await connection.exchange(message(url, sending))
   if (reply.header('connection') !== 'close') connections.push(connection)
   return reply
 }
 
-function message(url: URL, { method = 'GET', headers = {}, body }: Sending): string {
+const formType = 'application/x-www-form-urlencoded'
+
+function message(url: URL, { method = 'GET', headers = {}, body, type = formType }: Sending): string {
   const lines = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`)
-  if (body !== undefined)
-    lines.push(
-      `content-type: application/x-www-form-urlencoded\r\ncontent-length: ${String(Buffer.byteLength(body))}\r\n`,
-    )
+  if (body !== undefined) lines.push(`content-type: ${type}\r\ncontent-length: ${String(Buffer.byteLength(body))}\r\n`)
   return `${method} ${url.pathname}${url.search} HTTP/1.1\r\nhost: ${url.host}\r\n${lines.join('')}\r\n${body ?? ''}`
 }
 
 export interface Result {
   readonly perSecond: number
   readonly p50Ms: number
+  readonly p95Ms: number
   readonly p99Ms: number
   /** CPU microseconds of the server process per request. */
   readonly cpuMicros: number
@@ -156,13 +161,19 @@ export async function measure(
   const [cpuBefore, begun] = [cpuSeconds(pid), performance.now()]
   await run(ms, latencies)
   const [cpu, seconds] = [cpuSeconds(pid) - cpuBefore, (performance.now() - begun) / 1000]
-  latencies.sort((a, b) => a - b)
-  const at = (share: number) => latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * share))] ?? 0
+  const at = sharesOf(latencies)
   return {
     perSecond: latencies.length / seconds,
     p50Ms: at(0.5),
+    p95Ms: at(0.95),
     p99Ms: at(0.99),
     cpuMicros: (cpu * 1e6) / latencies.length,
     rssMib: rssMib(pid),
   }
+}
+
+/** What so large a share of the values is at most. */
+export function sharesOf(values: readonly number[]): (share: number) => number {
+  const sorted = values.toSorted((a, b) => a - b)
+  return (share) => sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? 0
 }

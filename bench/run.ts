@@ -1,31 +1,40 @@
 // npm run bench: this server on PostgreSQL 18 and oidc-provider alone with its memory adapter, in one run on one machine.
 // What counts is the ratio; absolute figures share two cores between server, database and this generator.
-import { type ChildProcess, execFileSync, fork, spawn } from 'node:child_process'
-import { createHash, randomBytes } from 'node:crypto'
-import { cpSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs'
-import { cpus, tmpdir, totalmem } from 'node:os'
+import { fork } from 'node:child_process'
+import { cpus, totalmem } from 'node:os'
 import { join } from 'node:path'
 import argon2 from 'argon2'
-import { generateSync } from 'otplib'
+import type { ApplyInput } from '../src/apply/apply.ts'
 import { defaultHashCost, type HashCost } from '../src/credentials/password.ts'
 import { freePort } from '../tests/support/free-port.ts'
 import { createDatabase, startPostgres } from '../tests/support/postgres.ts'
+import { install, type Server, start, stop } from './installation.ts'
 import { measure, type Result, send } from './load.ts'
+import {
+  arrive,
+  basic,
+  expectOk,
+  form,
+  introspect,
+  password,
+  redeem,
+  redirectUri,
+  requestTokens,
+  signIn,
+  signInWithTotp,
+  totpSecret,
+  type Visit,
+} from './visit.ts'
 
 const runMs = Number(process.env['BENCH_MS'] ?? 6_000)
 const workers = 64
 // BENCH_ONLY=refresh runs one scenario; BENCH_PROFILE=folder writes a CPU profile of this server there.
 const only = process.env['BENCH_ONLY']
 const profileFolder = process.env['BENCH_PROFILE']
-const root = join(import.meta.dirname, '..')
-const secret = 'a secret of the bench, long enough for anybody'
 const discoveryPath = '/.well-known/openid-configuration'
-const redirectUri = 'http://localhost:9/callback'
-const password = 'Bench-Password-2026'
-const totpSecret = 'JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP'
 /** People who do in a run what works once for each. */
 const onceAccounts = 1_500
-const basic = `Basic ${Buffer.from('api:api-secret-0123456789').toString('base64')}`
+const emailOf = (worker: number) => `p${worker}@bench.example`
 
 const person = (name: string, credential: string) => ({
   email: `${name}@bench.example`,
@@ -36,7 +45,7 @@ const person = (name: string, credential: string) => ({
 })
 
 /** @param credential a password, or a PHC string of it made at another cost than `apply` would */
-const seed = (credential: string) => ({
+const seed = (credential: string): ApplyInput => ({
   organizations: [{ slug: 'bench', name: 'Bench' }],
   accounts: [
     ...Array.from({ length: workers }, (_, index) => person(`p${index}`, credential)),
@@ -66,58 +75,11 @@ const seed = (credential: string) => ({
   ],
 })
 
-/** A copy as it is installed and deployed: built, without sources. Type stripping would cost 30 MiB that nobody pays. */
-function install(): string {
-  const folder = mkdtempSync(join(tmpdir(), 'mlpipes-installed-'))
-  execFileSync(join(root, 'node_modules/.bin/tsc'), ['-p', 'tsconfig.build.json', '--outDir', join(folder, 'dist')], {
-    cwd: root,
-  })
-  for (const part of ['bin', 'migrations', 'views', 'public', 'package.json'])
-    cpSync(join(root, part), join(folder, part), { recursive: true })
-  symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'))
-  return folder
-}
-
-interface Server {
-  readonly url: string
-  readonly process: ChildProcess
-  readonly pid: number
-  readonly isReference: boolean
-}
-
-/** @param hashCost other than the one people get: then the server is started without the command line */
+/** @param hashCost other than the one people get */
 async function startOurs(hashCost?: HashCost): Promise<Server> {
-  const port = await freePort()
-  const url = `http://localhost:${port}`
-  const { ownerUrl, appUrl } = await createDatabase(postgres.adminUrl)
-  const folder = mkdtempSync(join(tmpdir(), 'mlpipes-bench-'))
-  writeFileSync(join(folder, 'bench.json'), JSON.stringify(seed(await hashAt(hashCost ?? defaultHashCost))))
-  const env = {
-    ...process.env,
-    MLPIPES_AUTH_URL: url,
-    PORT: String(port),
-    DATABASE_URL: appUrl,
-    DATABASE_ADMIN_URL: ownerUrl,
-    MLPIPES_AUTH_SECRET: secret,
-    // As deployed: templates are compiled once.
-    NODE_ENV: 'test',
-    LOG_LEVEL: 'warn',
-    ENABLE_MAGIC_LINKS: 'true',
-    // Links are asked for from many addresses, as far as the server can tell.
-    TRUSTED_PROXIES: '127.0.0.1',
-    DATA_DIR: folder,
-  }
-  const cli = join(installed, 'bin/mlpipes-auth.js')
-  execFileSync(process.execPath, [cli, 'migrate'], { env })
-  execFileSync(process.execPath, [cli, 'apply', join(folder, 'bench.json')], { env })
-  const profiling = profileFolder === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profileFolder}`]
-  const command = hashCost ? [join(import.meta.dirname, 'server.ts'), JSON.stringify(hashCost)] : [cli, 'start']
-  const child = spawn(process.execPath, [...profiling, ...command], { env, stdio: ['ignore', 'ignore', 'inherit'] })
-  for (;;) {
-    const answer = await send(`${url}/readyz`).catch(() => undefined)
-    if (answer?.status === 200) return { url, process: child, pid: child.pid ?? 0, isReference: false }
-    await new Promise((resolve) => setTimeout(resolve, 100))
-  }
+  const file = seed(await hashAt(hashCost ?? defaultHashCost))
+  const database = await createDatabase(postgres.adminUrl)
+  return start({ installed, database, file, profileFolder, ...(hashCost ? { hashCost } : {}) })
 }
 
 async function startReference(): Promise<Server> {
@@ -127,98 +89,17 @@ async function startReference(): Promise<Server> {
     silent: true,
   })
   await new Promise((resolve) => child.once('message', resolve))
-  return { url: `http://localhost:${port}`, process: child, pid: child.pid ?? 0, isReference: true }
+  return { url: `http://localhost:${port}`, port, process: child, pid: child.pid ?? 0, isReference: true }
 }
 
-interface Visit {
-  readonly path: string
-  readonly csrf: string
-  readonly verifier: string
-  go(path: string, body?: string, headers?: Record<string, string>): ReturnType<typeof send>
-}
-
-/** A browser at the sign-in page. */
-async function arrive(server: Server): Promise<Visit> {
-  const verifier = randomBytes(32).toString('base64url')
-  const query = new URLSearchParams({
-    client_id: 'app',
-    response_type: 'code',
-    redirect_uri: redirectUri,
-    scope: 'openid profile',
-    code_challenge: createHash('sha256').update(verifier).digest('base64url'),
-    code_challenge_method: 'S256',
-  })
-  const cookies = new Map<string, string>()
-  const go = async (path: string, body?: string, headers: Record<string, string> = {}) => {
-    const cookie = [...cookies].map(([name, value]) => `${name}=${value}`).join('; ')
-    const answer = await send(new URL(path, server.url).href, {
-      headers: { cookie, accept: 'text/html', ...headers },
-      ...(body === undefined ? {} : { method: 'POST', body }),
-    })
-    for (const line of answer.headers('set-cookie')) {
-      const [name = '', value = ''] = line.split(';')[0]?.split('=') ?? []
-      cookies.set(name, value)
-    }
-    return answer
-  }
-  const begun = await go(`${server.isReference ? '/auth' : '/oauth/authorize'}?${query}`)
-  const path = String(begun.header('location'))
-  const page = await go(path)
-  return { path, csrf: /name="csrf" value="([^"]+)"/.exec(page.text)?.[1] ?? '', verifier, go }
-}
-
-/** The whole way through a sign-in with a password. Returns the code and its verifier. */
-async function signIn(server: Server, who: string): Promise<{ code: string; verifier: string }> {
-  const visit = await arrive(server)
-  const { path, csrf } = visit
-  const submitted = await visit.go(`${path}/password`, form({ csrf, email: `${who}@bench.example`, password }))
-  return finish(visit, submitted)
-}
-
-async function signInWithTotp(server: Server, who: string): Promise<void> {
-  const visit = await arrive(server)
-  const { path, csrf } = visit
-  await visit.go(`${path}/password`, form({ csrf, email: `${who}@bench.example`, password }))
-  await visit.go(path)
-  const code = generateSync({ secret: totpSecret })
-  await finish(visit, await visit.go(`${path}/totp`, form({ csrf, code })))
-}
-
-async function finish(visit: Visit, submitted: Awaited<ReturnType<typeof send>>) {
-  const landing = await visit.go(String(submitted.header('location')))
-  const code = new URL(String(landing.header('location'))).searchParams.get('code')
-  if (code === null) throw new Error(`sign-in failed: ${submitted.status} ${landing.status}`)
-  return { code, verifier: visit.verifier }
-}
-
-async function askForLink(visit: Visit, index: number): Promise<void> {
-  const { path, csrf } = visit
+async function askForLink({ path, csrf, visitor }: Visit, index: number): Promise<void> {
   const from = { 'x-forwarded-for': `10.${index >> 16}.${(index >> 8) & 255}.${index & 255}` }
-  const answer = await visit.go(`${path}/link`, form({ csrf, email: `t${index}@bench.example` }), from)
+  const answer = await visitor.go(`${path}/link`, form({ csrf, email: `t${index}@bench.example` }), from)
   if (!answer.header('location')?.endsWith('/link/sent')) throw new Error(`no link: ${answer.status}`)
 }
 
-const form = (values: Record<string, string>) => new URLSearchParams(values).toString()
-
-function expectOk(answer: { status: number; text: string }): typeof answer {
-  if (answer.status !== 200) throw new Error(`${answer.status}: ${answer.text.slice(0, 200)}`)
-  return answer
-}
-
-const tokenRequest = (server: Server, authorization: string, body: string) =>
-  send(`${server.url}${server.isReference ? '' : '/oauth'}/token`, { method: 'POST', headers: { authorization }, body })
-
-const appBasic = `Basic ${Buffer.from('app:app-secret-0123456789').toString('base64')}`
-
-const introspect = (server: Server, token: string) =>
-  send(server.url + (server.isReference ? '/token/introspection' : '/oauth/introspect'), {
-    method: 'POST',
-    headers: { authorization: basic },
-    body: form({ token }),
-  })
-
 async function serviceToken(server: Server): Promise<string> {
-  const answer = expectOk(await tokenRequest(server, basic, form({ grant_type: 'client_credentials' })))
+  const answer = expectOk(await requestTokens(server, basic('api'), form({ grant_type: 'client_credentials' })))
   return String(JSON.parse(answer.text).access_token)
 }
 
@@ -227,9 +108,7 @@ async function personTokens(server: Server): Promise<{ access_token: string; ref
   return Promise.all(
     Array.from({ length: workers }, async (_, worker) => {
       if (server.isReference) return JSON.parse((await send(`${server.url}/bench/tokens`)).text)
-      const { code, verifier } = await signIn(server, `p${worker}`)
-      const body = form({ grant_type: 'authorization_code', code, redirect_uri: redirectUri, code_verifier: verifier })
-      return JSON.parse(expectOk(await tokenRequest(server, appBasic, body)).text)
+      return redeem(server, await signIn(server, emailOf(worker)))
     }),
   )
 }
@@ -238,10 +117,10 @@ const refreshTokens = async (server: Server) => (await personTokens(server)).map
 
 /** One refresh of the worker's token, which it replaces. */
 function refreshStep(server: Server, current: string[]) {
-  const authorization = server.isReference ? basic : appBasic
+  const authorization = basic(server.isReference ? 'api' : 'app')
   return async (worker: number) => {
     const body = form({ grant_type: 'refresh_token', refresh_token: current[worker] ?? '' })
-    const answer = expectOk(await tokenRequest(server, authorization, body))
+    const answer = expectOk(await requestTokens(server, authorization, body))
     current[worker] = String(JSON.parse(answer.text).refresh_token)
   }
 }
@@ -304,7 +183,7 @@ const lines: string[] = []
 try {
   const mine = await scenarios(ours)
   const signIns = wants('sign_in')
-    ? await measure(ours.pid, workers, runMs, (worker) => signIn(ours, `p${worker}`))
+    ? await measure(ours.pid, workers, runMs, (worker) => signIn(ours, emailOf(worker)))
     : undefined
   const factors = wants('factors') ? await measureFactors() : []
   const storm = wants('storm') ? await measureStorm() : []
@@ -313,7 +192,7 @@ try {
   const reference = await startReference()
   const theirs = await scenarios(reference)
   const theirSignIns =
-    signIns && (await measure(reference.pid, workers, runMs, (worker) => signIn(reference, `p${worker}`)))
+    signIns && (await measure(reference.pid, workers, runMs, (worker) => signIn(reference, emailOf(worker))))
   await stop(reference)
   lines.push(
     ...table(mine, theirs),
@@ -330,12 +209,6 @@ try {
 process.stdout.write(`${lines.join('\n')}\n`)
 process.exit(0)
 
-async function stop(server: Server): Promise<void> {
-  const exited = new Promise((resolve) => server.process.once('exit', resolve))
-  server.process.kill('SIGTERM')
-  await exited
-}
-
 async function signInLines(mine: Result, theirs: Result): Promise<string[]> {
   const bare = await bareArgon2({ memoryKib: 19_456, passes: 2 })
   const line = (who: string, result: Result) =>
@@ -349,7 +222,9 @@ async function signInLines(mine: Result, theirs: Result): Promise<string[]> {
 /** What each person does once: sign in with an authenticator (six requests), ask for a link (one request). */
 async function measureFactors(): Promise<string[]> {
   let next = 0
-  const totp = await measure(ours.pid, workers, runMs, () => signInWithTotp(ours, `t${next++ % onceAccounts}`))
+  const totp = await measure(ours.pid, workers, runMs, () =>
+    signInWithTotp(ours, `t${next++ % onceAccounts}@bench.example`),
+  )
   const visits = await Promise.all(Array.from({ length: workers }, () => arrive(ours)))
   let asked = 0
   const links = await measure(ours.pid, workers, Math.min(runMs, 1_000), (worker) => {
@@ -367,7 +242,7 @@ async function measureStorm(): Promise<string[]> {
   let storming = true
   const storm = Promise.all(
     Array.from({ length: workers }, async (_, worker) => {
-      while (storming) await signIn(ours, `p${worker}`)
+      while (storming) await signIn(ours, emailOf(worker))
     }),
   )
   const during = await measure(ours.pid, 4, runMs, () => introspect(ours, token))
@@ -381,7 +256,7 @@ async function measureStorm(): Promise<string[]> {
 /** Keycloak's sizing guide counts per vCPU of the server alone, at its own Argon2 parameters. */
 async function measureAtKeycloakCost(): Promise<string[]> {
   const server = await startOurs({ memoryKib: 7_168, passes: 5 })
-  const signIns = await measure(server.pid, workers, runMs, (worker) => signIn(server, `p${worker}`))
+  const signIns = await measure(server.pid, workers, runMs, (worker) => signIn(server, emailOf(worker)))
   const tokens = await measure(server.pid, workers, runMs, () => serviceToken(server))
   const current = await refreshTokens(server)
   const refreshes = await measure(server.pid, workers, runMs, refreshStep(server, current))

@@ -29,7 +29,7 @@ export interface FactorChange {
 }
 
 const lock = 'select 1 from mlpipes_auth.accounts where id = $1 for no key update'
-const forget = 'delete from mlpipes_auth.backup_codes where account_id = $1 returning code_mac'
+const forget = 'delete from mlpipes_auth.backup_codes where account_id = $1 returning account_id'
 const keep = 'insert into mlpipes_auth.backup_codes (account_id, code_mac) select $1, unnest($2::text[])'
 const spend = `update mlpipes_auth.backup_codes set used_at = now()
     where account_id = $1 and code_mac = any($2::text[]) and used_at is null returning code_mac`

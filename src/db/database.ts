@@ -7,6 +7,8 @@ import { byName, tune } from './wire.ts'
 
 export const schemaName = 'mlpipes_auth'
 export const appRole = 'mlpipes_auth_app'
+/** What the app role becomes for a transaction of one organisation: organization-transaction.ts. */
+export const organizationRole = 'mlpipes_auth_organization'
 
 export type Db = Kysely<Schema>
 export type Tx = Transaction<Schema>

@@ -1,7 +1,8 @@
-// Transactions in the name of one organisation: row-level security shows them that organisation's rows and no others,
-// whatever a statement forgets to say (migration 0004).
+// Transactions in the name of one organisation: in the role that row-level security shows that organisation's rows and no
+// others, whatever a statement forgets to say (migration 0004). Role and organisation are set for the transaction alone,
+// so that the next holder of the connection cannot find them.
 import { sql } from 'kysely'
-import type { Db, Tx } from './database.ts'
+import { appRole, type Db, organizationRole, type Tx } from './database.ts'
 import { transact } from './transaction.ts'
 
 /** Runs `work` in a transaction that sees and writes rows of this organisation only. Retried like `transact`. */
@@ -14,7 +15,10 @@ export function transactFor<T>(db: Db, organizationId: string, work: (tx: Tx) =>
 
 /** From here to its end, a transaction sees and writes rows of this organisation only; of all, without one. */
 export async function confineTo(tx: Tx, organizationId: string | undefined): Promise<void> {
-  await sql`select set_config('mlpipes_auth.organization', ${organizationId ?? ''}, true)`.execute(tx)
+  const role = organizationId === undefined ? appRole : organizationRole
+  await sql`select set_config('role', ${role}, true), set_config('mlpipes_auth.organization', ${organizationId ?? ''}, true)`.execute(
+    tx,
+  )
 }
 
 /**

@@ -42,7 +42,7 @@ const session = z
 
 export const operations = {
   list: operation({
-    id: 'listSessions',
+    id: 'listLiveSessions',
     method: 'GET',
     path: '/api/admin/sessions',
     group,
@@ -55,7 +55,7 @@ export const operations = {
     answer: { status: 200, description: 'A page of sessions.', schema: pageOf(session) },
   }),
   get: operation({
-    id: 'getSession',
+    id: 'getLiveSession',
     method: 'GET',
     path: '/api/admin/sessions/:sessionId',
     group,
@@ -66,7 +66,7 @@ export const operations = {
     answer: { status: 200, description: 'The session.', schema: session },
   }),
   end: operation({
-    id: 'endSession',
+    id: 'endLiveSession',
     method: 'DELETE',
     path: '/api/admin/sessions/:sessionId',
     group,

@@ -166,6 +166,7 @@ const sentences: Readonly<Partial<Record<AuditEventName, Words>>> = {
   'membership.created': () => 'You were given a place in an organisation.',
   'membership.updated': () => 'Your roles in an organisation were changed.',
   'membership.ended': () => 'Your place in an organisation was taken away.',
+  'delivery.requested': () => 'One of the programs of your organisation was sent a message.',
   'delivery.succeeded': (_, entry) => `${capital(anApp(entry))} was told that you are signed out.`,
   'delivery.failed': (_, entry) => `${capital(anApp(entry))} could not be told that you are signed out.`,
   'admin.access_denied': () => 'You were refused something that only administrators may do.',

@@ -77,9 +77,9 @@ export const appRows: Readonly<Record<string, Row>> = {
   enableClient: { may: admins, status: 200, target: client },
   replaceClientSecret: { may: admins, status: 200, target: client },
   deleteClient: { may: admins, status: 204, target: client },
-  listSessions: { may: ['auditor', 'support', 'admin'], status: 200 },
-  getSession: { may: ['auditor', 'support', 'admin'], status: 200, target: session },
-  endSession: { may: ['support', 'admin'], status: 204, target: session },
+  listLiveSessions: { may: ['auditor', 'support', 'admin'], status: 200 },
+  getLiveSession: { may: ['auditor', 'support', 'admin'], status: 200, target: session },
+  endLiveSession: { may: ['support', 'admin'], status: 204, target: session },
   // Whoever may end some may not end those of administrators; the test of sessions says more.
   endAllSessions: { may: admins, status: 200, signsOut: true },
   listWebhooks: { may: readers, status: 200 },

@@ -1,8 +1,10 @@
 // Clients over the admin API: what may be registered, by whom, and that what is changed or switched off counts at the next
 // request.
+import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { clientFields } from '../../src/clients/clients.ts'
 import { clientRules, needsOf } from '../../src/clients/rules.ts'
+import { consentFields } from '../../src/clients/save.ts'
 import { authorizationUrl, Browser, basic, introspect, obtainTokens, post, redirectUri } from '../support/client.ts'
 import { password } from '../support/server.ts'
 import { organizationId } from './matrix-rows.ts'
@@ -82,6 +84,25 @@ describe('the table of what may be set by whom', () => {
     expect(Object.keys(clientRules).sort()).toEqual(Object.keys(clientFields).sort())
     const platforms = Object.entries(clientRules).filter(([, rule]) => rule.by === 'platform')
     expect(platforms.map(([name]) => name)).toEqual(['first_party', 'profile'])
+  })
+  it('is what the guide says', () => {
+    const guide = readFileSync('docs/guides/clients.md', 'utf8')
+    const rows = [...guide.matchAll(/^\| `(\w+)` \| (.*?) \| (.*?) ?\| (.*?) ?\|$/gm)]
+    const said = rows.map(([, field, by = '', stepUp, again]) => [
+      field,
+      by.startsWith('platform') ? 'platform' : 'organization',
+      by.includes('where `first_party`'),
+      stepUp === '' ? 'never' : stepUp === 'when changed' ? 'changed' : 'always',
+      again === 'yes',
+    ])
+    const rules = Object.entries(clientRules).map(([field, { by, ofFirstParty, stepUp }]) => [
+      field,
+      by,
+      ofFirstParty === 'platform',
+      stepUp,
+      consentFields.has(field),
+    ])
+    expect(said).toEqual(rules)
   })
   it('asks for nothing where nothing is changed', () => {
     const members = { ...app('x', { first_party: true }), profile: 'oidc-certification' } as never

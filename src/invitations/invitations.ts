@@ -8,7 +8,7 @@ import { linkSeconds, linkUrl, type MailLinks } from '../credentials/mail-links.
 import type { Passwords } from '../credentials/password.ts'
 import { checkNewPassword, effectivePasswordRules, type PasswordProblem } from '../credentials/password-rules.ts'
 import { randomId, sha256 } from '../crypto/secrets.ts'
-import type { Database, Tx } from '../db/database.ts'
+import { type Database, runIn, type Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import { proveAddress } from '../login/address-proof.ts'
 import type { Outbox } from '../mail/outbox.ts'
@@ -66,8 +66,16 @@ interface Parts {
 const kind = 'invite'
 const payloadSchema = z.strictObject({ email: z.string(), roles: z.array(z.string()) })
 
-/** Undoes an acceptance whose link was spent by somebody faster, or whose address got an account meanwhile. */
+/** Undoes an acceptance whose link was spent by somebody faster, or whose address got an account or lost it meanwhile. */
 class Undone extends Error {}
+
+// A place is for who may act, and an invitation of before a place was taken away does not give it back.
+const mayJoin = `select a.id from mlpipes_auth.mail_links l
+    join mlpipes_auth.accounts a on a.id = $2 and a.disabled_at is null
+    join mlpipes_auth.organizations h on h.id = a.organization_id and h.closed_at is null
+    where l.id_hash = $1 and not exists (select from mlpipes_auth.audit_events e
+      where e.account_id = a.id and e.occurred_at >= l.created_at and e.organization_id = l.organization_id
+        and e.name = 'access.ended' and e.details ->> 'cause' = 'membership_ended')`
 
 export function createInvitations(parts: Parts): Invitations {
   const { database, issuer, passwords, links, outbox, organizations } = parts
@@ -91,7 +99,9 @@ export function createInvitations(parts: Parts): Invitations {
     const organization = await organizations.find(link.organizationId)
     if (!organization) return undefined
     const { email, roles } = payload.data
-    return { email, roles, organization, hasAccount: (await accountOf(email)) !== undefined }
+    const known = await accountOf(email)
+    if (known && (await database.run(mayJoin, [sha256(token), known.id])).length === 0) return undefined
+    return { email, roles, organization, hasAccount: known !== undefined }
   }
 
   async function createAccount(tx: Tx, invitation: Invitation, name: string, hash: string): Promise<string> {
@@ -128,6 +138,8 @@ export function createInvitations(parts: Parts): Invitations {
       // Who has a place already keeps it as it is: an old invitation takes nobody's roles away.
       .onConflict((conflict) => conflict.columns(['account_id', 'organization_id']).doNothing())
       .executeTakeFirst()
+    // The insert waited for whoever was taking the place away; what they did is seen from here.
+    if (!isNew && (await runIn(tx, mayJoin, [sha256(token), accountId])).length === 0) throw new Undone()
     await appendAudit(tx, {
       name: 'invitation.accepted',
       outcome: 'success',

@@ -25,6 +25,9 @@ const dropSome = `delete from mlpipes_auth.oidc_payloads where ctid in (
 const dropOfClients = `delete from mlpipes_auth.oidc_payloads
     where organization_id = $1
       or client_id in (select client_id from mlpipes_auth.clients where organization_id = $1) returning id_hash`
+// Links that let somebody in, or into it. "This was not me" stays: it only ends things.
+const endLinks = `update mlpipes_auth.mail_links set used_at = now() where used_at is null and kind <> 'not_me'
+    and (organization_id = $1 or account_id in (select id from mlpipes_auth.accounts where organization_id = $1))`
 const dropFlows = `delete from mlpipes_auth.sign_in_flows
     where organization_id = $1 or account_id in (select id from mlpipes_auth.accounts where organization_id = $1)`
 
@@ -44,6 +47,7 @@ export interface ClosingStep {
 /** One step of ending what the people and apps of a closed organisation have. Belongs into the transaction that closes it. */
 export async function endOrganizationAccess(tx: Tx, { organizationId, actor, origin }: Closing): Promise<ClosingStep> {
   await runIn(tx, dropFlows, [organizationId])
+  await runIn(tx, endLinks, [organizationId])
   const cause = 'organization_closed' as const
   const sessions = await runIn(tx, endSome, [cause, organizationId, sessionsPerStep])
   const dropped = (await runIn(tx, dropSome, [organizationId, tokensPerStep])).length

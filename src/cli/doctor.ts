@@ -3,8 +3,9 @@ import { sql } from 'kysely'
 import pino from 'pino'
 import type { Config } from '../config.ts'
 import { createSecrets } from '../crypto/secrets.ts'
-import { appRole, type Database } from '../db/database.ts'
+import { appRole, type Database, organizationRole, runIn } from '../db/database.ts'
 import { migrationState } from '../db/migrate.ts'
+import { transactFor } from '../db/organization-transaction.ts'
 import { createOutbox } from '../mail/outbox.ts'
 import { verifySmtp } from '../mail/smtp.ts'
 import { DeliveryFailed } from '../mail/transport.ts'
@@ -33,6 +34,7 @@ export async function examine(config: Config): Promise<Finding[]> {
   const checks: [string, () => Promise<Omit<Finding, 'check'>>][] = [
     ['database role', () => checkRole(database)],
     ['schema', () => checkSchema(database)],
+    ['isolation', () => checkIsolation(database)],
     ['clock', () => checkClock(database)],
     ['signing keys', () => checkKeys(config, database)],
     ['dead letters', () => checkDeadLetters(config, database)],
@@ -71,6 +73,33 @@ async function checkSchema(database: Database) {
   return pending.length === 0
     ? { ok: true, detail: `at ${applied.at(-1)}` }
     : { ok: false, detail: `missing ${pending.join(', ')}; run: mlpipes-auth migrate` }
+}
+
+// The partitions of the audit log are closed to everybody; what others have no right to needs no policy.
+const openTables = `select coalesce(string_agg(c.relname, ', ' order by c.relname), '') as open from pg_class c
+    where c.relnamespace = 'mlpipes_auth'::regnamespace and c.relkind in ('r', 'p')
+      and not (c.relrowsecurity and c.relforcerowsecurity)
+      and (c.relispartition or has_any_column_privilege($1::name, c.oid, 'select, insert, update')
+        or has_table_privilege($1::name, c.oid, 'delete'))`
+const seenByNobody = `select current_user as role, exists (select from mlpipes_auth.organizations) as sees`
+
+/** Does what every request for one organisation does, for an organisation that is none: nothing may be seen. */
+async function checkIsolation(database: Database) {
+  const [table] = await database.run(openTables, [organizationRole])
+  if (table?.['open'] !== '')
+    return { ok: false, detail: `no row-level security on ${table?.['open']}; enable and force it there` }
+  let row: Awaited<ReturnType<typeof runIn>>[number] | undefined
+  try {
+    ;[row] = await transactFor(database.kysely, 'none', (tx) => runIn(tx, seenByNobody, []))
+  } catch (error) {
+    return { ok: false, detail: `${messageOf(error)}; run: grant ${organizationRole} to ${appRole}` }
+  }
+  return row?.['role'] === organizationRole && row['sees'] === false
+    ? { ok: true, detail: 'an organisation sees its own rows only' }
+    : {
+        ok: false,
+        detail: `${row?.['role']} sees rows of every organisation; it must not be a superuser or bypass policies`,
+      }
 }
 
 async function checkClock(database: Database) {

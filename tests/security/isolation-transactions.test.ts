@@ -2,6 +2,8 @@
 // that are planned already; the application's own statements cost what they cost without row-level security.
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { examine } from '../../src/cli/doctor.ts'
+import { parseConfig } from '../../src/config.ts'
 import { appRole, type Database, openPostgres, organizationRole, runIn, type Tx } from '../../src/db/database.ts'
 import { migrate, migrationState } from '../../src/db/migrate.ts'
 import { beyond, confineTo, transactFor } from '../../src/db/organization-transaction.ts'
@@ -166,11 +168,35 @@ it('leaves the owner, whom FORCE holds too, every row and every right', async ()
   }
   const touch = 'update mlpipes_auth.accounts set updated_at = now() where true returning id'
   expect((await owner.run(touch, [])).length).toBe(6)
+  // What pg_dump sets, so that it stops rather than leave rows out (docs/operating.md).
+  const dump = transact(owner.kysely, async (tx) => {
+    await sql`set local row_security = off`.execute(tx)
+    return runIn(tx, 'select id from mlpipes_auth.accounts', [])
+  })
+  await expect(dump).rejects.toMatchObject({ code: denied })
   expect(await migrate(owner.kysely)).toEqual([])
   expect((await migrationState(owner.kysely)).pending).toEqual([])
   await owner.close()
   await isolated.close()
 })
+
+it('is what doctor looks at', async () => {
+  const isolated = await openIsolated('postgres')
+  const config = parseConfig({ NODE_ENV: 'test', DATABASE_URL: isolated.urls?.app ?? '' })
+  const finding = async () => (await examine(config)).find(({ check }) => check === 'isolation')
+  expect(await finding()).toMatchObject({ ok: true })
+  const webhooks = (what: string) =>
+    isolated.asAdministrator((tx) => runIn(tx, `alter table mlpipes_auth.webhooks ${what} row level security`, []))
+  await webhooks('no force')
+  expect(await finding()).toMatchObject({ ok: false, detail: expect.stringContaining('webhooks') })
+  await webhooks('force')
+  const { name } = (await isolated.asAdministrator((tx) => runIn(tx, anyPartition, [])))[0] ?? {}
+  await isolated.asAdministrator((tx) => runIn(tx, `alter table ${name} disable row level security`, []))
+  expect(await finding()).toMatchObject({ ok: false, detail: expect.stringContaining('audit_events_') })
+  await isolated.close()
+})
+const anyPartition = `select inhrelid::regclass::text as name from pg_inherits
+  where inhparent = 'mlpipes_auth.audit_events'::regclass limit 1`
 
 describe('plans of the application', () => {
   it('are those without row-level security', async () => {

@@ -2,6 +2,7 @@
 // Nothing depends on it for safety: expiry is enforced at every read.
 import type { FastifyBaseLogger } from 'fastify'
 import { sql } from 'kysely'
+import { cleanIdempotencyKeys } from './admin/idempotency.ts'
 import type { MailLinks } from './credentials/mail-links.ts'
 import { sweepAttempts } from './credentials/throttle.ts'
 import { cleanTotpSetups } from './credentials/totp.ts'
@@ -89,12 +90,16 @@ export async function sweep(parts: Parts, goesOn: () => boolean = () => true): P
   await outbox.clean(batchSize)
   await deliveries.clean(batchSize)
   await cleanTotpSetups(database, batchSize)
+  await cleanIdempotencyKeys(database, batchSize)
   await keys.purge()
 }
 
-/** Catches what a policy change did not reach: sessions written by a request that had read the policy of before. */
+/** Longer than a request lasts that read a policy before it was changed, and than the pause between two rounds. */
+const newSessionSeconds = 300
+
+/** Catches what a policy change did not reach: new sessions of requests that had read the policy of before. */
 async function holdToPolicies(db: Db, policies: Policies): Promise<void> {
   const rows = await db.selectFrom('organizations').select(['id', 'policy']).where('closed_at', 'is', null).execute()
   const current = rows.map(({ id, policy }) => ({ id, policy: policies(policy as PolicyInput) }))
-  await transact(db, (tx) => tightenSessions(tx, current))
+  await transact(db, (tx) => tightenSessions(tx, current, newSessionSeconds))
 }

@@ -20,6 +20,7 @@ export const limits = {
   keepAliveTimeoutMs: 72_000,
   requestsPerSocket: 10_000,
   urlLength: 16_384,
+  pathParameterLength: 128,
 } as const
 
 /** Paths that an orchestrator asks by whatever address it has. */
@@ -52,6 +53,8 @@ export async function createApp(options: AppOptions): Promise<{ app: FastifyInst
     genReqId: () => randomUUID(),
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false } },
     return503OnClosing: true,
+    // The longest id in a path is a client's, of 128 characters.
+    routerOptions: { maxParamLength: limits.pathParameterLength },
     http: { headersTimeout: limits.headersTimeoutMs },
   })
   const routes: Route[] = []

@@ -122,9 +122,12 @@ const tighten = `update mlpipes_auth.sessions s set
       select uid, min(idle) as idle, min(absolute) as absolute from (
         select t.uid, p.idle, p.absolute from unnest($1::text[], $2::integer[], $3::integer[]) as p (id, idle, absolute)
           join mlpipes_auth.sessions t on t.organization_id = p.id and t.ended_at is null and t.signed_in_at is not null
+          where $4::integer is null or t.created_at > now() - make_interval(secs => $4::integer)
         union all
         select o.session_uid, p.idle, p.absolute from unnest($1::text[], $2::integer[], $3::integer[]) as p (id, idle, absolute)
           join mlpipes_auth.session_organizations o on o.organization_id = p.id
+          join mlpipes_auth.sessions t on t.uid = o.session_uid and t.ended_at is null
+          where $4::integer is null or t.created_at > now() - make_interval(secs => $4::integer)
       ) as each_one group by uid
     ) as held
     where s.uid = held.uid and s.ended_at is null and s.signed_in_at is not null
@@ -134,15 +137,18 @@ const tighten = `update mlpipes_auth.sessions s set
 
 /**
  * Holds the open sessions of organisations to their policies of now. Belongs into the transaction that changes a policy.
+ * @param newerThanSeconds looks at sessions only that are younger; at all when undefined
  */
 export async function tightenSessions(
   tx: Tx,
   organizations: readonly { readonly id: string; readonly policy: Policy }[],
+  newerThanSeconds?: number,
 ): Promise<void> {
   const limits = organizations.map(({ policy }) => sessionLimits(policy))
   await runIn(tx, tighten, [
     organizations.map(({ id }) => id),
     limits.map((limit) => limit.idleSeconds),
     limits.map((limit) => limit.absoluteSeconds),
+    newerThanSeconds ?? null,
   ])
 }

@@ -99,6 +99,8 @@ create index deliveries_due on deliveries (next_attempt_at) where delivered_at i
 -- next
 create index deliveries_created on deliveries (created_at)
 -- next
+create index deliveries_webhook on deliveries (webhook_id, id) where webhook_id is not null
+-- next
 create table idempotency_keys (
   -- Digest of who asks, for which organisation, and their key.
   key_hash text primary key,
@@ -136,7 +138,7 @@ alter table sessions
 -- next
 create index session_organizations_organization on session_organizations (organization_id)
 -- next
-create index sessions_organization on sessions (organization_id) where ended_at is null
+create index sessions_organization on sessions (organization_id, signed_in_at desc, uid desc) where ended_at is null
 -- next
 -- For the sweeper: whichever limit comes first.
 create index sessions_ends on sessions (least(idle_expires_at, absolute_expires_at)) where ended_at is null

@@ -11,11 +11,15 @@ export const stepUpAcr = 'urn:mlpipes:acr:mfa'
 /** Of a clock that runs ahead of ours. */
 const skewSeconds = 30
 
-export const scopeFor = (method: AdminOperation['method']) => (method === 'GET' ? 'admin:read' : 'admin:write')
+export const scopeFor = ({ method, isQuestion }: Pick<AdminOperation, 'method' | 'isQuestion'>) =>
+  method === 'GET' || isQuestion ? 'admin:read' : 'admin:write'
 
 /** @throws ApiProblem (RFC 6750 §3.1) when a token does not carry the scope of the operation */
-export function assertScope({ method }: Pick<AdminOperation, 'method'>, { scopes }: Pick<Caller, 'scopes'>): void {
-  const scope = scopeFor(method)
+export function assertScope(
+  operation: Pick<AdminOperation, 'method' | 'isQuestion'>,
+  { scopes }: Pick<Caller, 'scopes'>,
+): void {
+  const scope = scopeFor(operation)
   if (scopes === undefined || scopes.has(scope)) return
   const wwwAuthenticate = `Bearer error="insufficient_scope", scope="${scope}"`
   throw new ApiProblem('scope_insufficient', [], { wwwAuthenticate })

@@ -5,6 +5,8 @@ import { flag, idParam, instant, listQuery, operation, pageOf, search } from './
 import { organizationPermissions } from './permissions.ts'
 
 const group = 'Clients'
+/** How long two secrets of a client may work at once. */
+export const maxOverlapSeconds = 604_800
 const params = z.strictObject({ clientId: idParam })
 const clearable = <Schema extends z.ZodType>(schema: Schema) => schema.nullable().optional()
 
@@ -18,6 +20,10 @@ const patch = z.strictObject({
   application_type: clientFields.application_type.optional(),
   id_token_signed_response_alg: clearable(clientFields.id_token_signed_response_alg),
   jwks: clearable(clientFields.jwks),
+  jwks_uri: clearable(clientFields.jwks_uri),
+  require_pushed_authorization_requests: clientFields.require_pushed_authorization_requests.optional(),
+  dpop_bound_access_tokens: clientFields.dpop_bound_access_tokens.optional(),
+  introspection_signed_response_alg: clearable(clientFields.introspection_signed_response_alg),
   scope: clientFields.scope.optional(),
   introspection: clientFields.introspection.optional(),
   first_party: clientFields.first_party.optional(),
@@ -39,6 +45,10 @@ const shape = {
   application_type: z.string(),
   id_token_signed_response_alg: z.string().nullable(),
   jwks: z.strictObject({ keys: z.array(z.record(z.string(), z.unknown())) }).nullable(),
+  jwks_uri: z.string().nullable(),
+  require_pushed_authorization_requests: z.boolean(),
+  dpop_bound_access_tokens: z.boolean(),
+  introspection_signed_response_alg: z.string().nullable(),
   scope: z.string(),
   introspection: z.enum(['none', 'own', 'organization']),
   first_party: z.boolean().meta({ description: 'whether people are not asked for consent' }),
@@ -171,8 +181,10 @@ export const operations = {
     permission: 'client:update',
     stepUp: true,
     summary: 'A new secret for a client',
-    description: 'The old one is dead at once. Tokens that were issued go on.',
+    description:
+      'The old one is dead at once, or works beside the new one for `overlapSeconds`, at most a week. Tokens that were issued go on.',
     params,
+    body: z.strictObject({ overlapSeconds: z.number().int().min(0).max(maxOverlapSeconds).default(0) }),
     answer: {
       status: 200,
       description: 'The new secret.',

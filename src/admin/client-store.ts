@@ -34,7 +34,10 @@ const setDisabled = (wanted: boolean) => `update mlpipes_auth.clients
     where client_id = $1 and organization_id = $2 and disabled_at is ${wanted ? '' : 'not '}null returning client_id`
 const disable = setDisabled(true)
 const enable = setDisabled(false)
-const setSecret = `update mlpipes_auth.clients set secret_digest = $3, updated_at = now()
+const setSecret = `update mlpipes_auth.clients set secret_digest = $3, updated_at = now(),
+      previous_secret_digest = case when $4::integer > 0 then secret_digest end,
+      previous_secret_until = case when $4::integer > 0 and secret_digest is not null
+        then now() + make_interval(secs => $4::integer) end
     where client_id = $1 and organization_id = $2 and metadata ->> 'token_endpoint_auth_method' like 'client\\_secret\\_%'
     returning client_id`
 const setPermissions = `update mlpipes_auth.clients set permissions = $3, updated_at = now()
@@ -87,8 +90,13 @@ export async function switchClient(tx: Tx, organizationId: string, clientId: str
 }
 
 /** False when the client proves itself in another way. */
-export async function setClientSecret(tx: Tx, organizationId: string, clientId: string, digest: string) {
-  return (await runIn(tx, setSecret, [clientId, organizationId, digest])).length === 1
+export async function setClientSecret(
+  tx: Tx,
+  organizationId: string,
+  clientId: string,
+  { digest, overlapSeconds }: { readonly digest: string; readonly overlapSeconds: number },
+): Promise<boolean> {
+  return (await runIn(tx, setSecret, [clientId, organizationId, digest, overlapSeconds])).length === 1
 }
 
 /** False when it was changed since this version. */
@@ -119,6 +127,10 @@ function toStored(row: Row): StoredClient {
       application_type: metadata.application_type ?? 'web',
       id_token_signed_response_alg: metadata.id_token_signed_response_alg,
       jwks: metadata.jwks,
+      jwks_uri: metadata.jwks_uri,
+      require_pushed_authorization_requests: metadata.require_pushed_authorization_requests ?? false,
+      dpop_bound_access_tokens: metadata.dpop_bound_access_tokens ?? false,
+      introspection_signed_response_alg: metadata.introspection_signed_response_alg,
       scope: metadata.scope ?? '',
       introspection: row['introspection'] as ClientMembers['introspection'],
       first_party: row['first_party'] === true,

@@ -104,11 +104,12 @@ export function addClients({ on }: Kernel, parts: ClientParts): void {
   addSwitches({ on })
 
   on(operations.replaceSecret, async (tx, call) => {
-    const { organization, caller, about } = call
+    const { organization, caller, about, body } = call
     const { clientId, permissions } = await require(tx, call, true)
     requireAll(caller, new Set(permissions))
     const secret = newSecret()
-    if (!(await setClientSecret(tx, organization.id, clientId, secrets.digestClientSecret(secret))))
+    const replacing = { digest: secrets.digestClientSecret(secret), overlapSeconds: body.overlapSeconds }
+    if (!(await setClientSecret(tx, organization.id, clientId, replacing)))
       throw notPossible('token_endpoint_auth_method', 'this client proves itself without a secret')
     await appendAudit(tx, { ...about, clientId, name: 'client.secret_replaced', outcome: 'success', details: {} })
     return { body: { client_id: clientId, client_secret: secret } }
@@ -192,19 +193,10 @@ function assertAllowed(caller: Caller, before: ClientMembers | undefined, after:
   if (needs.stepUp.length > 0) assertSteppedUp({ stepUp: true }, caller, now)
 }
 
+/** What is not said stays; null takes away what need not be there. */
 function patched(members: ClientMembers, patch: ClientPatch): ClientMembers {
-  const { id_token_signed_response_alg, jwks, backchannel_logout_uri, backchannel_logout_causes, ...rest } = patch
-  const said = Object.fromEntries(Object.entries(rest).filter(([, value]) => value !== undefined))
-  const cleared = <T>(before: T | undefined, value: T | null | undefined) =>
-    value === undefined ? before : (value ?? undefined)
-  return {
-    ...members,
-    ...said,
-    id_token_signed_response_alg: cleared(members.id_token_signed_response_alg, id_token_signed_response_alg),
-    jwks: cleared(members.jwks, jwks),
-    backchannel_logout_uri: cleared(members.backchannel_logout_uri, backchannel_logout_uri),
-    backchannel_logout_causes: cleared(members.backchannel_logout_causes, backchannel_logout_causes),
-  }
+  const said = Object.entries(patch).filter(([, value]) => value !== undefined)
+  return { ...members, ...Object.fromEntries(said.map(([name, value]) => [name, value ?? undefined])) }
 }
 
 const notPossible = (path: string, message: string) => new ApiProblem('not_possible', [{ path, message }])
@@ -217,6 +209,8 @@ function toAnswer({ clientId, members, ...client }: StoredClient) {
     ...members,
     id_token_signed_response_alg: members.id_token_signed_response_alg ?? null,
     jwks: members.jwks ?? null,
+    jwks_uri: members.jwks_uri ?? null,
+    introspection_signed_response_alg: members.introspection_signed_response_alg ?? null,
     backchannel_logout_uri: members.backchannel_logout_uri ?? null,
     backchannel_logout_causes: members.backchannel_logout_causes ?? null,
     hasSecret: client.hasSecret,

@@ -84,6 +84,7 @@ export const operations = {
     path: '/api/admin/explain',
     group: 'Policy',
     permission: 'policy:read',
+    isQuestion: true,
     summary: 'Which policy holds, and why',
     description:
       'For one of: a person, a session or a token of the organisation. A token goes into the body because addresses are written down. Nothing is changed, and asking is no activity.',

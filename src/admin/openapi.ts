@@ -46,7 +46,10 @@ export function describeAdmin(operation: AdminOperation, toSchema: SchemaWriter)
     tags: [operation.group],
     summary: operation.summary,
     description: `${operation.description} ${held}${strength}`,
-    security: [{ oauth2: [scopeFor(method)] }, { session: [], ...(isRead ? {} : { csrfCookie: [], csrfToken: [] }) }],
+    security: [
+      { oauth2: [scopeFor(operation)] },
+      { session: [], ...(isRead ? {} : { csrfCookie: [], csrfToken: [] }) },
+    ],
     parameters: parametersOf(operation, toSchema),
     ...(body ? { requestBody: { required: true, content: { 'application/json': { schema: toSchema(body) } } } } : {}),
     responses: {

@@ -37,6 +37,8 @@ export interface AdminOperation<
   readonly stepUp?: true
   /** One at a time in an organisation: for what decides who administers it. */
   readonly exclusive?: true
+  /** Asks with a body and changes nothing: what it names has no place in an address. */
+  readonly isQuestion?: true
   /** `platform`: not confined to one organisation, so only for who holds platform:organizations. */
   readonly reach?: 'platform'
   /** How many numbers make its version: 1, or 2 for an account in its place. If-Match is then required, but for GET. */

@@ -84,6 +84,7 @@ export const operations = {
     path: `${path}/preview`,
     group,
     permission: 'policy:write',
+    isQuestion: true,
     summary: 'What a change of policy would do',
     description:
       'Takes a whole policy as PUT does, or a patch as PATCH does, changes nothing, and counts sessions and people that it would reach.',

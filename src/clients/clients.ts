@@ -47,6 +47,9 @@ export function isRedirectUri(text: string): boolean {
 const redirectUri = z
   .string()
   .refine(isRedirectUri, 'must be an https URI (http only for localhost), without user, fragment or wildcard')
+const httpsUri = z
+  .string()
+  .refine((text) => isRedirectUri(text) && text.startsWith('https:'), 'must be an https URI, without user or fragment')
 const printable = z
   .string()
   .refine(
@@ -71,6 +74,11 @@ export const clientFields = {
   application_type: z.enum(['web', 'native']),
   id_token_signed_response_alg: z.enum(['RS256', 'ES256']),
   jwks,
+  /** Where its public keys are to be fetched, instead of `jwks`: https, and never from a private network (F78). */
+  jwks_uri: httpsUri,
+  require_pushed_authorization_requests: z.boolean(),
+  dpop_bound_access_tokens: z.boolean(),
+  introspection_signed_response_alg: z.enum(['RS256', 'ES256']),
   scope: scopeList,
   introspection: z.enum(['none', 'own', 'organization']),
   first_party: z.boolean(),
@@ -80,7 +88,7 @@ export const clientFields = {
   backchannel_logout_session_required: z.boolean(),
   /** Which endings it wants to hear of; all, without it. */
   backchannel_logout_causes: z.array(z.enum(endingCauses)).max(endingCauses.length),
-  profile: z.enum(['standard', 'oidc-certification']),
+  profile: z.enum(['standard', 'oidc-certification', 'fapi2']),
 }
 
 export type ClientField = keyof typeof clientFields
@@ -95,6 +103,10 @@ export const clientMembers = {
   application_type: clientFields.application_type.default('web'),
   id_token_signed_response_alg: clientFields.id_token_signed_response_alg.optional(),
   jwks: clientFields.jwks.optional(),
+  jwks_uri: clientFields.jwks_uri.optional(),
+  require_pushed_authorization_requests: clientFields.require_pushed_authorization_requests.default(false),
+  dpop_bound_access_tokens: clientFields.dpop_bound_access_tokens.default(false),
+  introspection_signed_response_alg: clientFields.introspection_signed_response_alg.optional(),
   scope: clientFields.scope.default('openid profile email'),
   introspection: clientFields.introspection.default('none'),
   first_party: clientFields.first_party.default(false),
@@ -145,7 +157,10 @@ export function memberProblems(client: ClientMembers): { readonly path: ClientFi
   const problems: { readonly path: ClientField; readonly message: string }[] = []
   const problem = (path: ClientField, message: string) => void problems.push({ path, message })
   const method = client.token_endpoint_auth_method
-  if (method === 'private_key_jwt' && !client.jwks) problem('jwks', 'is required by private_key_jwt')
+  const hasKeys = client.jwks !== undefined || client.jwks_uri !== undefined
+  if (method === 'private_key_jwt' && !hasKeys) problem('jwks', 'is required by private_key_jwt, or jwks_uri')
+  if (client.jwks && client.jwks_uri !== undefined) problem('jwks_uri', 'stands instead of jwks, not beside it')
+  if (client.profile === 'fapi2') for (const [path, message] of fapi2Problems(client)) problem(path, message)
   if (client.grant_types.includes('authorization_code') && client.redirect_uris.length === 0)
     problem('redirect_uris', 'needs at least one URI for the authorization_code grant')
   if (method === 'none' && client.grant_types.includes('client_credentials'))
@@ -160,6 +175,33 @@ export function memberProblems(client: ClientMembers): { readonly path: ClientFi
   return problems
 }
 
+/** FAPI 2.0 Security Profile §5.3.2: what such a client cannot be registered with. */
+function fapi2Problems(client: ClientMembers): [ClientField, string][] {
+  const problems: [ClientField, string][] = []
+  if (client.token_endpoint_auth_method !== 'private_key_jwt')
+    problems.push(['token_endpoint_auth_method', 'must be private_key_jwt in profile fapi2'])
+  if (client.id_token_signed_response_alg === 'RS256')
+    problems.push(['id_token_signed_response_alg', 'must be ES256 in profile fapi2'])
+  return problems
+}
+
+/** What the provider is told of a client beyond what its registration says by itself. */
+function securityMetadata(client: ClientMembers): Record<string, unknown> {
+  const isFapi = client.profile === 'fapi2'
+  const alg = client.id_token_signed_response_alg ?? (isFapi ? 'ES256' : undefined)
+  return {
+    ...(alg === undefined ? {} : { id_token_signed_response_alg: alg }),
+    ...(client.jwks ? { jwks: client.jwks } : {}),
+    ...(client.jwks_uri === undefined ? {} : { jwks_uri: client.jwks_uri }),
+    // Requests come pushed, and tokens are good with a proof of possession only.
+    ...(isFapi || client.require_pushed_authorization_requests ? { require_pushed_authorization_requests: true } : {}),
+    ...(isFapi || client.dpop_bound_access_tokens ? { dpop_bound_access_tokens: true } : {}),
+    ...(client.introspection_signed_response_alg === undefined
+      ? {}
+      : { introspection_signed_response_alg: client.introspection_signed_response_alg }),
+  }
+}
+
 /** What of a client goes into its `metadata` column: the members that the provider knows by these names. */
 export function clientMetadata(client: ClientMembers): Record<string, unknown> {
   const codeFlow = client.grant_types.includes('authorization_code')
@@ -172,10 +214,7 @@ export function clientMetadata(client: ClientMembers): Record<string, unknown> {
     application_type: client.application_type,
     scope: client.scope,
     ...(client.session_activity ? {} : { session_activity: false }),
-    ...(client.id_token_signed_response_alg
-      ? { id_token_signed_response_alg: client.id_token_signed_response_alg }
-      : {}),
-    ...(client.jwks ? { jwks: client.jwks } : {}),
+    ...securityMetadata(client),
     ...logoutMetadata(client),
   }
 }
@@ -191,6 +230,7 @@ function logoutMetadata(client: ClientMembers): Record<string, unknown> {
 }
 
 const findClients = `select c.client_id, c.name, c.secret_digest, c.metadata, c.introspection, c.first_party, c.profile,
+      case when c.previous_secret_until > now() then c.previous_secret_digest end as previous_secret,
       o.id as organization_id, o.name as organization_name, o.policy as organization_policy
     from mlpipes_auth.clients c join mlpipes_auth.organizations o on o.id = c.organization_id and o.closed_at is null
     where c.disabled_at is null and c.client_id = any($1::text[])`
@@ -220,6 +260,7 @@ function toMetadata(row: Row): Record<string, unknown> {
     client_name: row['name'],
     // The digest stands where the provider expects the secret; comparing is ours (oidc/internals.ts).
     ...(row['secret_digest'] === null ? {} : { client_secret: row['secret_digest'] }),
+    ...(row['previous_secret'] === null ? {} : { previous_secret: row['previous_secret'] }),
     introspection: row['introspection'],
     first_party: row['first_party'],
     profile: row['profile'],

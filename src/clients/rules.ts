@@ -28,6 +28,10 @@ export const clientRules: Readonly<Record<ClientField, ClientRule>> = {
   application_type: free,
   id_token_signed_response_alg: free,
   jwks: credential,
+  jwks_uri: credential,
+  require_pushed_authorization_requests: free,
+  dpop_bound_access_tokens: free,
+  introspection_signed_response_alg: free,
   scope: asked,
   // Sees every token of the organisation, and no further than that.
   introspection: { ...free, stepUp: 'always', harmless: ['none', 'own'] },
@@ -38,7 +42,7 @@ export const clientRules: Readonly<Record<ClientField, ClientRule>> = {
   backchannel_logout_session_required: free,
   backchannel_logout_causes: free,
   // Without PKCE.
-  profile: { ...free, by: 'platform', harmless: ['standard'] },
+  profile: { ...free, by: 'platform', harmless: ['standard', 'fapi2'] },
 }
 
 const fieldNames = Object.keys(clientFields).filter((name): name is ClientField => Object.hasOwn(clientRules, name))

@@ -75,7 +75,12 @@ export async function saveClient(tx: Tx, secrets: Secrets, saving: ClientSaving)
   if (fields.length === 0) return { kind: 'unchanged', fields }
   await tx
     .updateTable('clients')
-    .set((eb) => ({ ...row, updated_at: eb.fn<Date>('now') }))
+    .set((eb) => ({
+      ...row,
+      updated_at: eb.fn<Date>('now'),
+      // A secret that is said here stands alone, whatever was being rotated out.
+      ...(fields.includes('client_secret') ? { previous_secret_digest: null, previous_secret_until: null } : {}),
+    }))
     .where('client_id', '=', clientId)
     .execute()
   await appendAudit(tx, { ...common, name: 'client.updated', details: { changed: fields } })

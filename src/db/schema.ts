@@ -134,6 +134,8 @@ export interface Schema {
     disabled_at: TimestampOrNull
     version: GeneratedAlways<number>
     permissions: Generated<string[]>
+    previous_secret_digest: string | null
+    previous_secret_until: TimestampOrNull
   }
   consents: { account_id: string; client_id: string; scopes: string[]; granted_at: GeneratedTimestamp }
   oidc_payloads: {

@@ -156,6 +156,7 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
       const origin = context ? originOf(context.req) : (direct?.origin ?? {})
       const limits = account ? sessionLimits(account.policy) : anonymousLimits
       const uid = String(payload.uid)
+      const isSignIn = direct !== undefined || context?.oidc.result?.login !== undefined
       const row = {
         uid,
         idHash: sha256(id),
@@ -168,6 +169,7 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
         signedIn: payload.loginTs !== undefined,
         limits,
         extends: account?.policy.session.extendOnActivity ?? true,
+        isUse: isSignIn || context?.oidc.entities.AuthorizationCode !== undefined,
       }
       const created: AuditEvent = {
         name: 'session.created',
@@ -181,7 +183,6 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
         details: { idleSeconds: limits.idleSeconds, absoluteSeconds: limits.absoluteSeconds },
       }
       const maxConcurrent = account?.policy.session.maxConcurrent ?? null
-      const isSignIn = direct !== undefined || context?.oidc.result?.login !== undefined
       if (!account || maxConcurrent === null || !isSignIn)
         return withOpenTransaction((tx) => sessions.save(tx, row, account && created))
       const entering = { accountId: account.id, organizationId: account.organization.id, maxConcurrent, uid, origin }
@@ -209,17 +210,17 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
       await inRequestTransaction(db, async (tx) => {
         const ended = await sessions.end(tx, sha256(id), 'sign_out')
         if (!ended?.accountId) return
-        await appendAudit(tx, {
-          name: 'logout.succeeded',
-          outcome: 'success',
-          actor: { type: 'account', id: ended.accountId },
+        const about = {
+          outcome: 'success' as const,
+          actor: { type: 'account' as const, id: ended.accountId },
           accountId: ended.accountId,
           organizationId: ended.organizationId,
           sessionUid: ended.uid,
           clientId: context?.oidc.entities.Client?.clientId,
           origin: context ? originOf(context.req) : {},
           details: { reason: 'sign_out' },
-        })
+        }
+        await appendAudit(tx, { ...about, name: 'session.ended' }, { ...about, name: 'logout.succeeded' })
       })
     },
     consume: () => Promise.reject(new TypeError('a session cannot be consumed')),

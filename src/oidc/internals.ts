@@ -15,12 +15,16 @@ export function pinUrlsToIssuer(provider: Provider): void {
 }
 
 /**
- * The provider compares a client's secret with the stored one as text. Ours is stored as a keyed digest.
+ * The provider compares a client's secret with the stored one as text. Ours is stored as a keyed digest, and while it is
+ * rotated there are two.
  */
 export function compareClientSecretsByDigest(provider: Provider, secrets: Secrets): void {
   Object.defineProperty(provider.Client.prototype, 'compareClientSecret', {
-    value(this: { clientSecret: string }, actual: string): boolean {
-      return secrets.matchesClientSecret(actual, this.clientSecret)
+    value(this: { clientSecret: string; previous_secret?: string }, actual: string): boolean {
+      // Both are compared, so that the time does not tell which of them it was.
+      const isCurrent = secrets.matchesClientSecret(actual, this.clientSecret)
+      const isPrevious = secrets.matchesClientSecret(actual, this.previous_secret ?? '')
+      return isCurrent || isPrevious
     },
   })
 }

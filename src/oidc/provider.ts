@@ -150,6 +150,7 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
         'organization_id',
         'organization_name',
         'organization_policy',
+        'previous_secret',
       ],
     },
     pkce: { required: (_context, client) => client['profile'] !== 'oidc-certification' },
@@ -188,6 +189,8 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     features: features(parts),
     interactions: { policy: prompts(), url: (_context, interaction) => `/interaction/${interaction.uid}` },
     renderError: parts.pages.error,
+    // What others serve is read up to here and no further (F78).
+    fetchResponseBodyLimits: { jwks_uri: 65_536 },
     formats: { bitsOfOpaqueRandomness: 256 },
   }
 }

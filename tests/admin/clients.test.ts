@@ -407,6 +407,21 @@ describe('a new secret', () => {
     expect((await serviceToken(created.client_id, secret)).status).toBe(200)
     expect(await auditOf('client.secret_replaced', created.client_id)).toHaveLength(1)
   })
+
+  it('works beside the old one for as long as was said, and a third one ends the first', async () => {
+    const { client_id: id, client_secret: first } = (await create(service)).body as Record<string, string>
+    const replace = async (overlapSeconds: number) =>
+      server.call(admin, `${clients}/${id}/replace-secret`, { method: 'POST', body: { overlapSeconds } })
+    const statusOf = async (secret: string | undefined) => (await serviceToken(id ?? '', secret ?? '')).status
+    expect((await replace(604_801)).status).toBe(400)
+    const second = String((await replace(604_800)).body['client_secret'])
+    expect([await statusOf(first), await statusOf(second)]).toEqual([200, 200])
+    const third = String((await replace(3_600)).body['client_secret'])
+    expect([await statusOf(first), await statusOf(second), await statusOf(third)]).toEqual([401, 200, 200])
+    const over = `update mlpipes_auth.clients set previous_secret_until = now() where client_id = $1`
+    await server.database.run(over, [id])
+    expect([await statusOf(second), await statusOf(third)]).toEqual([401, 200])
+  })
 })
 
 describe('permissions of a service', () => {

@@ -14,7 +14,15 @@ import { anonymousLimits, sessionLimits } from '../sessions/policy.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { accountOf } from './claims.ts'
 import { directContext } from './direct-session.ts'
-import { endOfSession, keepBrowserSession, keepEndOfSession, keepSessionOfToken } from './request-session.ts'
+import type { FindIntrospected } from './introspected.ts'
+import {
+  endOfSession,
+  introspectedOf,
+  keepBrowserSession,
+  keepEndOfSession,
+  keepIntrospected,
+  keepSessionOfToken,
+} from './request-session.ts'
 import type { PayloadStore, StoredPayload } from './store.ts'
 
 export interface AdapterParts {
@@ -23,6 +31,7 @@ export interface AdapterParts {
   readonly sessions: Sessions
   readonly clients: Clients
   readonly accounts: Accounts
+  readonly introspected: FindIntrospected
 }
 
 /** A refresh token that loses against its own copy within this time is refused without ending the family. */
@@ -68,6 +77,7 @@ function payloadAdapter(parts: AdapterParts, model: string): Adapter {
     },
     async find(id) {
       const idHash = sha256(id)
+      if (isIntrospection()) return findIntrospected(parts, model, id, idHash)
       if (spentOnce.has(model) && isTokenRequest()) return findToSpend(parts, model, id, idHash)
       if (model === 'Grant' && isTokenRequest() && hasScope()) {
         return present(await inRequestTransaction(db, (tx) => payloads.findLocked(tx, 'share', model, idHash)), id)
@@ -102,6 +112,22 @@ function payloadAdapter(parts: AdapterParts, model: string): Adapter {
     findByUid: () => Promise.resolve(undefined),
     findByUserCode: () => Promise.resolve(undefined),
   }
+}
+
+/**
+ * What introspection asks for. The provider looks for the token in three models at once, and then for its grant: all of it
+ * was read together.
+ */
+async function findIntrospected({ payloads, introspected }: AdapterParts, model: string, id: string, idHash: string) {
+  const context = currentContext()
+  if (!context) return present(await payloads.find(model, idHash), id)
+  if (model === 'Grant') {
+    const known = await introspectedOf(context.req)
+    return present(known?.token.payload['grantId'] === id ? known.grant : await payloads.find(model, idHash), id)
+  }
+  if (!tokenModels.has(model)) return present(await payloads.find(model, idHash), id)
+  const found = await keepIntrospected(context.req, idHash, introspected)
+  return present(found?.model === model ? found.token : undefined, id)
 }
 
 /** Reads a code or refresh token that the request is about to spend: locked, so that a second request waits (D2). */
@@ -198,8 +224,9 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
       return stored && { ...stored.payload, jti: id }
     },
     async findByUid(uid) {
-      const stored = await sessions.findByUid(uid)
       const context = currentContext()
+      const known = context && (await introspectedOf(context.req))?.session
+      const stored = known?.uid === uid ? known : await sessions.findByUid(uid)
       if (stored && context) keepSessionOfToken(context.req, stored)
       return stored && { ...stored.payload }
     },
@@ -247,7 +274,12 @@ function clientAdapter({ clients }: AdapterParts): Adapter {
   const refuse = () => Promise.reject(new TypeError('clients are written by registration and apply'))
   return {
     // A text that cannot be a client id never reaches the database, which would choke on a NUL (D9).
-    find: (id) => (isClientId(id) ? clients.findMetadata(id) : Promise.resolve(undefined)),
+    async find(id) {
+      if (!isClientId(id)) return undefined
+      const context = currentContext()
+      const known = context && (await introspectedOf(context.req))?.client
+      return known?.['client_id'] === id ? known : clients.findMetadata(id)
+    },
     upsert: refuse,
     destroy: refuse,
     consume: refuse,
@@ -260,6 +292,10 @@ function clientAdapter({ clients }: AdapterParts): Adapter {
 function currentContext(): KoaContextWithOIDC | undefined {
   const context = Provider.ctx
   return context?.oidc ? context : undefined
+}
+
+function isIntrospection(): boolean {
+  return currentContext()?.oidc.route === 'introspection'
 }
 
 function isTokenRequest(): boolean {

@@ -24,6 +24,8 @@ export interface SessionRow {
   readonly limits: SessionLimits
   /** Whether coming back for another app begins the idle limit anew, as the policy says. */
   readonly extends: boolean
+  /** Whether the request is one for which the session counts as used: one that is refused holds it to nothing. */
+  readonly isUse: boolean
 }
 
 export interface StoredSession {
@@ -51,21 +53,24 @@ const endOf = `select coalesce(end_reason, case when absolute_expires_at <= now(
     from mlpipes_auth.sessions where id_hash = $1 and account_id is not null and not (${live})`
 
 // A session that ended stays ended: the update below never touches such a row, and nothing is inserted beside it.
-const columnCount = 12
+const columnCount = 13
 // The absolute limit runs from the sign-in by the database's clock (F17). The provider's loginTs, which is the clock of
 // whichever replica took the password, only tells one sign-in from the next.
 const isNewSignIn = `s.payload -> 'loginTs' is distinct from excluded.payload -> 'loginTs'`
 const signedInAt = `case when ${isNewSignIn} then excluded.signed_in_at else s.signed_in_at end`
 // Activity extends where the policy says so; a new sign-in begins the limits anew in any case.
-const lastActivityAt = `case when $11::boolean or ${isNewSignIn} then now() else s.last_activity_at end`
-// A session that was used for several organisations is held to the strictest of them.
-const idleSeconds = 'least(s.idle_seconds, excluded.idle_seconds)'
-const absoluteSeconds = 'least(s.absolute_seconds, excluded.absolute_seconds)'
+const lastActivityAt = `case when $11::boolean and $13::boolean or ${isNewSignIn} then now() else s.last_activity_at end`
+// A session that was used for several organisations is held to the strictest of them; one that signs in anew for another
+// has tokens of the former still.
+const stricter = (column: string) =>
+  `case when $13::boolean then least(s.${column}, excluded.${column}) else coalesce(s.${column}, excluded.${column}) end`
+const idleSeconds = stricter('idle_seconds')
+const absoluteSeconds = stricter('absolute_seconds')
 const idleExpiresAt = `${lastActivityAt} + make_interval(secs => coalesce(${idleSeconds}, $9::integer))`
 const absoluteExpiresAt = `coalesce(${signedInAt}, now()) + make_interval(secs => coalesce(${absoluteSeconds}, $10::integer))`
 // A session is created when an account enters it, once: not again at the resume after a consent, nor when the person
 // proves again who they are.
-const saveSession = `with before as (select account_id from mlpipes_auth.sessions where uid = $1),
+const saveSession = `with before as (select account_id, organization_id from mlpipes_auth.sessions where uid = $1),
     saved as (
       insert into mlpipes_auth.sessions as s (uid, id_hash, payload, account_id, organization_id, ip, user_agent, signed_in_at,
         last_activity_at, idle_seconds, absolute_seconds, idle_expires_at, absolute_expires_at)
@@ -84,8 +89,9 @@ const saveSession = `with before as (select account_id from mlpipes_auth.session
       returning uid, organization_id
     ), also as (
       insert into mlpipes_auth.session_organizations (session_uid, organization_id)
-      select saved.uid, used.id from saved, unnest($12::text[]) as used (id)
-      where used.id <> saved.organization_id on conflict do nothing
+      select saved.uid, used.id from saved,
+        unnest($12::text[] || array(select organization_id from before where $13::boolean)) as used (id)
+      where $13::boolean and used.id <> saved.organization_id on conflict do nothing
     ), logged as (${auditInsert(columnCount + 1)}
       where exists (select from saved) and not exists (select from before where account_id is not null))
     select uid from saved`
@@ -112,7 +118,7 @@ export function createSessions(database: Database): Sessions {
       statement,
       values: (keys) => [[...new Set(keys)]],
       results(rows, keys) {
-        const byKey = new Map(rows.map((row) => [String(row['key']), toStored(row)]))
+        const byKey = new Map(rows.map((row) => [String(row['key']), toStoredSession(row)]))
         return keys.map((key) => byKey.get(key))
       },
     })
@@ -137,6 +143,7 @@ export function createSessions(database: Database): Sessions {
         row.limits.absoluteSeconds,
         row.extends,
         [...new Set(row.usedFor)],
+        row.isUse,
         ...auditValues(created ? [created] : []),
       ]
       await (tx ? runIn(tx, saveSession, values) : database.run(saveSession, values))
@@ -149,7 +156,8 @@ export function createSessions(database: Database): Sessions {
 /** Number of array parameters that the audit part of a save takes; a test holds it against the statement. */
 export const saveParameterCount = columnCount + auditParameterCount
 
-function toStored(row: Row): StoredSession {
+/** Maps a row of `columns`. */
+export function toStoredSession(row: Row): StoredSession {
   return {
     uid: String(row['uid']),
     payload: row['payload'] as Record<string, unknown>,

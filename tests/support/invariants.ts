@@ -10,13 +10,14 @@ const invariants: Readonly<Record<string, string>> = {
   'I3: no tokens beside a code that is not spent': `select c.grant_id from oidc_payloads c join oidc_payloads t on t.grant_id = c.grant_id
     where c.model = 'AuthorizationCode' and c.consumed_at is null and t.model = 'AccessToken'`,
   // Joined over sets rather than asked per row: there are thousands after a load.
-  'I4: each token has one audit row, and each such row its token unless tokens of that client were revoked': `
-    with logged as (select details ->> 'tokenHash' as hash, client_id, count(*) as rows from audit_events
-        where name in ('token.issued', 'token.refreshed') group by 1, 2),
+  'I4: each token has one audit row, and each such row its token unless tokens of that client were revoked or access ended': `
+    with logged as (select details ->> 'tokenHash' as hash, client_id, account_id, count(*) as rows from audit_events
+        where name in ('token.issued', 'token.refreshed') group by 1, 2, 3),
       stored as (select id_hash as hash from oidc_payloads where model in ('AccessToken', 'RefreshToken', 'ClientCredentials')),
       revoked as (select distinct client_id from audit_events where name = 'token.revoked')
     select * from stored full join logged using (hash)
-    where stored.* is null and client_id not in (select client_id from revoked) or stored.* is not null and rows is distinct from 1`,
+    where stored.* is null and client_id not in (select client_id from revoked)
+      and not exists (select from audit_events e where e.name = 'access.ended' and e.account_id = logged.account_id) or stored.* is not null and rows is distinct from 1`,
   'I4: each session has one audit row, and each such row its session': `
     with logged as (select session_uid as uid, count(*) as rows from audit_events where name = 'session.created' group by 1),
       stored as (select uid from sessions where account_id is not null)
@@ -39,8 +40,9 @@ const invariants: Readonly<Record<string, string>> = {
   'I5: no session without the second factor that its account has': `select uid from sessions s where account_id is not null
     and exists (select from totp_credentials t where t.account_id = s.account_id and t.confirmed_at is not null)
     and not payload -> 'amr' ? 'otp'`,
-  'I7: a session is in the home organisation of its account': `select uid from sessions s join accounts a on a.id = s.account_id
-    where a.organization_id <> s.organization_id`,
+  'I7: a session is in an organisation that its account belongs to': `select uid from sessions s
+    where account_id is not null and ended_at is null and not exists (select from memberships m
+      where m.account_id = s.account_id and m.organization_id = s.organization_id)`,
   'I8: no counter is above its limit': 'select key from sign_in_attempts where failures > 300',
 }
 

@@ -44,8 +44,10 @@ import { createBearerTokens } from './oidc/bearer.ts'
 import { createBrowserSessions } from './oidc/browser-session.ts'
 import { createClientCheck } from './oidc/client-check.ts'
 import { createConsents } from './oidc/consents.ts'
+import { createDeviceCodes } from './oidc/device-codes.ts'
 import { createDirectSessions } from './oidc/direct-session.ts'
 import { createInteractions } from './oidc/interactions.ts'
+import { createIntrospected } from './oidc/introspected.ts'
 import { createKeys } from './oidc/keys.ts'
 import { startLiveProvider } from './oidc/live-provider.ts'
 import { mountProvider } from './oidc/mount.ts'
@@ -56,6 +58,8 @@ import { createOrganizations, createPolicies } from './organizations/organizatio
 import { createDisowning } from './recovery/disown.ts'
 import { createRecovery } from './recovery/recovery.ts'
 import { addRecoveryRoutes } from './recovery/routes.ts'
+import { createRegistrations } from './registration/registration.ts'
+import { addRegistrationRoutes } from './registration/routes.ts'
 import { addAccountRoutes } from './self-service/routes.ts'
 import { createActivity } from './sessions/activity.ts'
 import { createSessions } from './sessions/sessions.ts'
@@ -108,6 +112,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const record = (event: AuditEvent) => transact(db, (tx) => appendAudit(tx, event))
   await keys.ensure()
 
+  const throttle = createThrottle({ database, secrets })
   const pages = createProtocolPages(views)
   const onFault = (error: unknown) => logger.error({ err: error }, 'the provider failed')
   const standings = createStandings({ accounts, policies })
@@ -121,7 +126,9 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
       clients,
       accounts,
       standings,
+      introspected: createIntrospected(database, policies),
       consents,
+      deviceCodes: createDeviceCodes({ database, clients, sessions, throttle, secrets, record }),
       activity,
       pages,
       record,
@@ -134,7 +141,6 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const outbox = createOutbox({ database, secrets })
   const mailbox = createMailbox()
   const transport = config.smtpUrl === undefined ? mailbox : createSmtpTransport(config.smtpUrl)
-  const throttle = createThrottle({ database, secrets })
   const links = createMailLinks(database, secrets)
   const notices = createNotices({ outbox, links, issuer, now })
   const passwordChange = createPasswordChange({ database, passwords })
@@ -209,6 +215,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
     views,
     now,
   })
+  const clientProblem = createClientCheck({ provider: live.current })
   addAdminApi(app, {
     ...mailing,
     bearerTokens: createBearerTokens({ provider: live.current, clients, sessions, standings }),
@@ -220,10 +227,12 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
     platform: config,
     policies,
     domainRecords: createDomainRecords(options.nameServers),
-    clientProblem: createClientCheck({ provider: live.current }),
+    clientProblem,
     allowsLoopback: !config.production,
     now,
   })
+  const registrations = createRegistrations({ database, secrets, clientProblem, allowsLoopback: !config.production })
+  addRegistrationRoutes(app, { issuer, database, throttle, registrations })
   await app.register((scope) =>
     mountProvider(scope, {
       issuer,

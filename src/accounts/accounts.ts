@@ -250,7 +250,8 @@ function toMembership(row: Row, policies: Policies): Membership {
   }
 }
 
-function toAccount(row: Row, policies: Policies): Account {
+/** The person of a row of `personColumns`, in the organisation of that row. */
+export function toAccount(row: Row, policies: Policies): Account {
   const { organization, roles, policy } = toMembership(row, policies)
   return { ...toIdentity(row), organization, roles, policy }
 }

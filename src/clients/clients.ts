@@ -44,6 +44,10 @@ export function isRedirectUri(text: string): boolean {
   return url.protocol === 'https:' || (url.protocol === 'http:' && loopbackHosts.has(url.hostname))
 }
 
+/** A device without a browser, or a program in a terminal, whose person signs in elsewhere (RFC 8628). */
+export const deviceGrant = 'urn:ietf:params:oauth:grant-type:device_code'
+const grantTypes = ['authorization_code', 'refresh_token', 'client_credentials', deviceGrant] as const
+
 const redirectUri = z
   .string()
   .refine(isRedirectUri, 'must be an https URI (http only for localhost), without user, fragment or wildcard')
@@ -69,7 +73,7 @@ export const clientFields = {
   client_name: printable.min(1).max(100),
   redirect_uris: z.array(redirectUri).max(50),
   post_logout_redirect_uris: z.array(redirectUri).max(50),
-  grant_types: z.array(z.enum(['authorization_code', 'refresh_token', 'client_credentials'])).max(3),
+  grant_types: z.array(z.enum(grantTypes)).max(grantTypes.length),
   token_endpoint_auth_method: z.enum(['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none']),
   application_type: z.enum(['web', 'native']),
   id_token_signed_response_alg: z.enum(['RS256', 'ES256']),
@@ -182,6 +186,8 @@ function fapi2Problems(client: ClientMembers): [ClientField, string][] {
     problems.push(['token_endpoint_auth_method', 'must be private_key_jwt in profile fapi2'])
   if (client.id_token_signed_response_alg === 'RS256')
     problems.push(['id_token_signed_response_alg', 'must be ES256 in profile fapi2'])
+  // Its requests are not pushed, and who allows them may be shown somebody else's (RFC 8628 §5.4).
+  if (client.grant_types.includes(deviceGrant)) problems.push(['grant_types', 'has no device grant in profile fapi2'])
   return problems
 }
 
@@ -253,7 +259,8 @@ export function createClients(database: Database): Clients {
   }
 }
 
-function toMetadata(row: Row): Record<string, unknown> {
+/** The client as the provider takes it, from a row of `findClients`. */
+export function toMetadata(row: Row): Record<string, unknown> {
   return {
     ...(row['metadata'] as Record<string, unknown>),
     client_id: row['client_id'],

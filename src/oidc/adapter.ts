@@ -2,6 +2,7 @@
 // what it stores in the same statement or transaction.
 import { type Adapter, type AdapterPayload, errors, type KoaContextWithOIDC, Provider } from 'oidc-provider'
 import type { Account, Accounts } from '../accounts/accounts.ts'
+import { policyIn } from '../accounts/place.ts'
 import { appendAudit } from '../audit/audit.ts'
 import type { Actor, AuditEvent } from '../audit/events.ts'
 import { type Clients, isClientId } from '../clients/clients.ts'
@@ -13,7 +14,7 @@ import { enterWithin } from '../sessions/concurrency.ts'
 import { anonymousLimits, sessionLimits } from '../sessions/policy.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { accountOf } from './claims.ts'
-import { directContext } from './direct-session.ts'
+import { type DirectContext, directContext } from './direct-session.ts'
 import type { FindIntrospected } from './introspected.ts'
 import {
   endOfSession,
@@ -178,7 +179,7 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
           ? undefined
           : loaded?.id === accountId
             ? loaded
-            : await accounts.findActive(accountId, direct?.organizationId)
+            : await accountOfDirect(accounts, accountId, direct)
       const origin = context ? originOf(context.req) : (direct?.origin ?? {})
       const limits = account ? sessionLimits(account.policy) : anonymousLimits
       const uid = String(payload.uid)
@@ -189,7 +190,7 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
         payload: stripped(payload),
         accountId: account?.id,
         organizationId: account?.organization.id,
-        usedFor: usedFor(account, context),
+        usedFor: usedFor(account, context, direct),
         ip: origin.ip,
         userAgent: origin.userAgent,
         signedIn: payload.loginTs !== undefined,
@@ -209,7 +210,7 @@ function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
         details: { idleSeconds: limits.idleSeconds, absoluteSeconds: limits.absoluteSeconds },
       }
       const maxConcurrent = account?.policy.session.maxConcurrent ?? null
-      if (!account || maxConcurrent === null || !isSignIn)
+      if (!account || maxConcurrent === null || !row.isUse)
         return withOpenTransaction((tx) => sessions.save(tx, row, account && created))
       const entering = { accountId: account.id, organizationId: account.organization.id, maxConcurrent, uid, origin }
       return inRequestTransaction(db, (tx) => enterWithin(tx, entering, () => sessions.save(tx, row, created)))
@@ -263,10 +264,20 @@ function endOf(model: string): { endedBecause?: string } {
   return reason === undefined ? {} : { endedBecause: reason }
 }
 
+/** Who signed in past the provider's endpoints, under the policy of the app's organisation too. */
+async function accountOfDirect(accounts: Accounts, id: string, direct: DirectContext | undefined) {
+  const account = await accounts.findActive(id, direct?.organizationId)
+  return account && { ...account, policy: policyIn(account, direct?.place) }
+}
+
 /** The organisations that a request with a session is about: their limits hold it from now on. */
-function usedFor(account: Account | undefined, context: KoaContextWithOIDC | undefined): string[] {
+function usedFor(
+  account: Account | undefined,
+  context: KoaContextWithOIDC | undefined,
+  direct: DirectContext | undefined,
+): string[] {
   if (!account) return []
-  const ofClient = context?.oidc.client?.['organization_id']
+  const ofClient = direct ? direct.place?.organizationId : context?.oidc.client?.['organization_id']
   return [account.organization.id, ...(typeof ofClient === 'string' ? [ofClient] : [])]
 }
 

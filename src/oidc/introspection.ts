@@ -7,7 +7,7 @@ import type { Clients } from '../clients/clients.ts'
 import { sha256 } from '../crypto/secrets.ts'
 import { originOf } from '../http/origin.ts'
 import type { Activity } from '../sessions/activity.ts'
-import { sessionOfToken } from './request-session.ts'
+import { introspectedOf, sessionOfToken } from './request-session.ts'
 import { type Standings, type UsedToken, usedTokenBreach } from './standing.ts'
 
 interface IntrospectedToken extends UsedToken {
@@ -32,10 +32,16 @@ export function createIntrospectionPolicy({ standings, clients, activity, record
     if (session && account && caller['session_activity'] !== false) await activity.used(session, account.policy)
   }
   return async (context: KoaContextWithOIDC, caller: Client, token: IntrospectedToken): Promise<boolean> => {
+    // Read together with the token (introspected.ts).
+    const known = await introspectedOf(context.req)
     const issuedTo =
-      token.clientId === caller.clientId ? caller : token.clientId && (await clients.findMetadata(token.clientId))
+      token.clientId === caller.clientId
+        ? caller
+        : token.clientId && (known?.client ?? (await clients.findMetadata(token.clientId)))
     if (!issuedTo) return false
-    const account = await standings.accountOfToken(token, issuedTo)
+    const account = known
+      ? known.account && standings.inApp(known.account, issuedTo)
+      : await standings.accountOfToken(token, issuedTo)
     if (token.accountId !== undefined && (!account || usedTokenBreach(context, account.policy, token))) return false
     const owner = String(issuedTo['organization_id'])
     if (isAllowed(caller, token, owner)) {
@@ -60,6 +66,8 @@ export function createIntrospectionPolicy({ standings, clients, activity, record
 /** The caller's registration against one token. Pure. */
 function isAllowed(caller: Client, token: IntrospectedToken, tokenOrganizationId: string): boolean {
   if (caller.tokenEndpointAuthMethod === 'none') return false
+  // Access tokens are shown to resource servers. A refresh token in the hands of one was stolen or sent there by mistake.
+  if (token.kind === 'RefreshToken' && token.clientId !== caller.clientId) return false
   switch (caller['introspection']) {
     case 'organization':
       return caller['organization_id'] === tokenOrganizationId

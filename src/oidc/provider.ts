@@ -16,9 +16,12 @@ import { createAdapterFactory } from './adapter.ts'
 import { sessionCookieName } from './browser-session.ts'
 import { accountClaims, accountOf } from './claims.ts'
 import type { Consents } from './consents.ts'
+import { devicePath, showCodeOfLink } from './device.ts'
+import { type DeviceCodes, deviceCodeSeconds } from './device-codes.ts'
 import { answerFaults } from './faults.ts'
 import { features } from './features.ts'
 import {
+  acceptWhoIsLetIn,
   alwaysIncludeSid,
   compareClientSecretsByDigest,
   keepOwnMembers,
@@ -26,6 +29,8 @@ import {
   pinUrlsToIssuer,
   reportSatisfiedAcr,
 } from './internals.ts'
+import type { FindIntrospected } from './introspected.ts'
+import { acceptIntrospectionBearer } from './introspection-bearer.ts'
 import type { ProtocolPages } from './pages.ts'
 import { prompts } from './prompts.ts'
 import { sessionOfToken } from './request-session.ts'
@@ -42,7 +47,9 @@ export interface ProviderParts {
   readonly clients: Clients
   readonly accounts: Accounts
   readonly standings: Standings
+  readonly introspected: FindIntrospected
   readonly consents: Consents
+  readonly deviceCodes: DeviceCodes
   readonly activity: Activity
   readonly pages: ProtocolPages
   record(event: AuditEvent): Promise<void>
@@ -62,6 +69,8 @@ const clientCredentialsSeconds = 300
 const signingAlgorithms = ['RS256', 'ES256'] as const
 /** Where a person's app uses what it was given. */
 const tokenRoutes = new Set(['token', 'userinfo'])
+/** What a refresh token may come of. */
+const refreshable: ReadonlySet<string | undefined> = new Set(['AuthorizationCode', 'DeviceCode'])
 // Routes whose statements belong together; each opens its transaction at the first that needs one.
 const transactionalRoutes = new Set(['/oauth/token', '/oauth/revoke', '/oauth/logout/confirm'])
 
@@ -77,7 +86,9 @@ export function createProvider(parts: ProviderParts, jwks: readonly JWK[]): Prov
   leaveLogoutToTheOutbox(provider)
   keepOwnMembers(provider)
   compareClientSecretsByDigest(provider, parts.secrets)
+  acceptWhoIsLetIn(provider)
   answerFaults(provider, parts)
+  showCodeOfLink(provider, parts.pages)
   provider.use(async (context, next) => {
     const path = context.path.toLowerCase().replace(/\/$/, '')
     if (!transactionalRoutes.has(path)) return next()
@@ -88,14 +99,20 @@ export function createProvider(parts: ProviderParts, jwks: readonly JWK[]): Prov
     // RFC 6749 §5.1 and SMART App Launch want both headers on a token response.
     if (String(context.response.get('cache-control') ?? '').includes('no-store')) context.set('Pragma', 'no-cache')
   })
+  acceptIntrospectionBearer(provider)
   return provider
+}
+
+function adapterFactory(parts: ProviderParts): ReturnType<typeof createAdapterFactory> {
+  const create = createAdapterFactory(parts)
+  return (model) => (model === 'DeviceCode' ? parts.deviceCodes.adapter(create(model)) : create(model))
 }
 
 function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuration {
   const secure = parts.issuer.startsWith('https://')
   const cookie = { signed: true, httpOnly: true, secure, sameSite: 'lax', overwrite: true } as const
   return {
-    adapter: createAdapterFactory(parts),
+    adapter: adapterFactory(parts),
     jwks: { keys: [...jwks] as NonNullable<Configuration['jwks']>['keys'] },
     clients: [accountClient(parts.issuer)],
     cookies: {
@@ -111,6 +128,8 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     routes: {
       authorization: authorizePath,
       token: '/oauth/token',
+      device_authorization: '/oauth/device',
+      code_verification: devicePath,
       userinfo: '/oauth/userinfo',
       jwks: '/oauth/jwks',
       introspection: '/oauth/introspect',
@@ -118,6 +137,8 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
       revocation: '/oauth/revoke',
       end_session: '/oauth/logout',
     },
+    // Answered by registration/routes.ts, past the provider; discovery says where all the same.
+    discovery: { registration_endpoint: `${parts.issuer}/oauth/register` },
     responseTypes: ['code'],
     scopes: [...supportedScopes],
     claims: {
@@ -158,7 +179,7 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     rotateRefreshToken: ({ oidc }) => oidc.client?.['profile'] !== 'fapi2',
     // A refresh token without offline_access dies with the session; with it, it outlives a sign-out.
     issueRefreshToken: async (_context, client, code) =>
-      client.grantTypeAllowed('refresh_token') && code.kind === 'AuthorizationCode',
+      client.grantTypeAllowed('refresh_token') && refreshable.has(code.kind),
     expiresWithSession: async (_context, token) => !token.scopes.has('offline_access'),
     findAccount: async (context, id, token) => {
       const found = await parts.standings.findAccount(context, id, token)
@@ -173,6 +194,7 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     ttl: {
       AuthorizationCode: authorizationCodeSeconds,
       ClientCredentials: clientCredentialsSeconds,
+      DeviceCode: deviceCodeSeconds,
       Interaction: interactionSeconds,
       IdToken: 3_600,
       AccessToken: (context, token) =>

@@ -1,6 +1,7 @@
 // The session rows that a request read, kept for whoever answers the rest of it: the provider's own model knows nothing of
 // their organisation, their place and their times.
 import type { StoredSession } from '../sessions/sessions.ts'
+import type { FindIntrospected, Introspected } from './introspected.ts'
 
 const ofTokens = new WeakMap<object, StoredSession>()
 const ofBrowsers = new WeakMap<object, StoredSession>()
@@ -32,4 +33,24 @@ export function endOfSession(request: object): string | undefined {
 
 export function keepEndOfSession(request: object, reason: string | undefined): void {
   if (reason !== undefined) ends.set(request, reason)
+}
+
+const introspected = new WeakMap<object, { readonly hash: string; readonly found: Promise<Introspected | undefined> }>()
+
+/** What was read of the token that a request introspects; undefined before, and for a request that does not. */
+export function introspectedOf(request: object): Promise<Introspected | undefined> | undefined {
+  return introspected.get(request)?.found
+}
+
+/** Reads it, once for the three kinds of token that the value may be. */
+export function keepIntrospected(
+  request: object,
+  hash: string,
+  find: FindIntrospected,
+): Promise<Introspected | undefined> {
+  const known = introspected.get(request)
+  if (known?.hash === hash) return known.found
+  const found = find(hash)
+  introspected.set(request, { hash, found })
+  return found
 }

@@ -32,6 +32,8 @@ export interface Standings {
   placeOf(client: ClientMetadata | undefined): ClientPlace | undefined
   /** The account of a token, in the token's organisation, under the policy for that app. Undefined: it may not act. */
   accountOfToken(token: UsedToken, client: ClientMetadata): Promise<Account | undefined>
+  /** The account under the policy of the app's organisation too. */
+  inApp(account: Account, client: ClientMetadata): Account
   /** `findAccount` of the provider, for an authorization request and for a token. */
   findAccount(
     context: KoaContextWithOIDC,
@@ -78,6 +80,7 @@ export function createStandings({
   return {
     placeOf,
     accountOfToken,
+    inApp: underClient,
     async findAccount(context, id, token) {
       if (!token) return findForAuthorization(context, id)
       const client = context.oidc.client

@@ -87,7 +87,9 @@ export function createPayloadStore(database: Database): PayloadStore {
     statement: findMany,
     values: (items) => [items.map((item) => item.model), items.map((item) => item.idHash)],
     results(rows, items) {
-      const byKey = new Map(rows.map((row) => [`${String(row['model'])} ${String(row['id_hash'])}`, toStored(row)]))
+      const byKey = new Map(
+        rows.map((row) => [`${String(row['model'])} ${String(row['id_hash'])}`, toStoredPayload(row)]),
+      )
       // Each asker gets a copy of its own: the provider writes into what it is given.
       return items.map((item) => {
         const stored = byKey.get(`${item.model} ${item.idHash}`)
@@ -115,7 +117,7 @@ export function createPayloadStore(database: Database): PayloadStore {
     find: (model, idHash) => findCoalesced({ model, idHash }),
     async findLocked(tx, lock, model, idHash) {
       const [row] = await runIn(tx, lock === 'update' ? findLocked : findShared, [model, idHash])
-      return row && toStored(row)
+      return row && toStoredPayload(row)
     },
     async save(tx, row, events) {
       if (!tx) return saveBatched({ row, events })
@@ -169,7 +171,8 @@ function saveValues(rows: readonly PayloadRow[], events: readonly AuditEvent[]):
   ]
 }
 
-function toStored(row: Row): StoredPayload {
+/** Maps a row with a payload; whether it was consumed may be left out. */
+export function toStoredPayload(row: Row): StoredPayload {
   const ago = row['consumed_seconds_ago']
   return {
     payload: row['payload'] as Record<string, unknown>,

@@ -52,6 +52,16 @@ const findByUid = `select uid as key, ${columns} from mlpipes_auth.sessions wher
 const endOf = `select coalesce(end_reason, case when absolute_expires_at <= now() then 'absolute' else 'idle' end) as reason
     from mlpipes_auth.sessions where id_hash = $1 and account_id is not null and not (${live})`
 
+/**
+ * Whether activity extends the session `s`: not where one of the organisations that it was used for says otherwise, whichever
+ * of them it is used for now.
+ */
+export const isExtendable = `not exists (select from (
+      select s.organization_id as id
+      union all select x.organization_id from mlpipes_auth.session_organizations x where x.session_uid = s.uid
+    ) as used join mlpipes_auth.organizations o on o.id = used.id
+    where o.policy #> '{session,extendOnActivity}' = 'false')`
+
 // A session that ended stays ended: the update below never touches such a row, and nothing is inserted beside it.
 const columnCount = 13
 // The absolute limit runs from the sign-in by the database's clock (F17). The provider's loginTs, which is the clock of
@@ -59,7 +69,7 @@ const columnCount = 13
 const isNewSignIn = `s.payload -> 'loginTs' is distinct from excluded.payload -> 'loginTs'`
 const signedInAt = `case when ${isNewSignIn} then excluded.signed_in_at else s.signed_in_at end`
 // Activity extends where the policy says so; a new sign-in begins the limits anew in any case.
-const lastActivityAt = `case when $11::boolean and $13::boolean or ${isNewSignIn} then now() else s.last_activity_at end`
+const lastActivityAt = `case when $11::boolean and $13::boolean and ${isExtendable} or ${isNewSignIn} then now() else s.last_activity_at end`
 // A session that was used for several organisations is held to the strictest of them; one that signs in anew for another
 // has tokens of the former still.
 const stricter = (column: string) =>

@@ -223,12 +223,12 @@ describe('Basic OP', () => {
     [
       'oidcc-unsigned-request-object-supported-correctly-or-rejected-as-unsupported',
       { request: new UnsecuredJWT({ client_id: client }).encode() },
-      'request_not_supported',
+      'invalid_request_object',
     ],
     [
       'oidcc-ensure-request-object-with-redirect-uri',
       { request: new UnsecuredJWT({ redirect_uri: 'https://elsewhere.example/' }).encode() },
-      'request_not_supported',
+      'invalid_request_object',
     ],
   ])('%s', async (_name, extra, expected) => {
     expect(await errorOf(extra)).toBe(expected)

@@ -8,6 +8,7 @@ import { isAdministrator } from '../../src/admin/permissions.ts'
 import { createClients } from '../../src/clients/clients.ts'
 import { parseConfig } from '../../src/config.ts'
 import { createAdapterFactory } from '../../src/oidc/adapter.ts'
+import { createIntrospected } from '../../src/oidc/introspected.ts'
 import { createPayloadStore } from '../../src/oidc/store.ts'
 import { createPolicies } from '../../src/organizations/organizations.ts'
 import { createSessions } from '../../src/sessions/sessions.ts'
@@ -47,6 +48,7 @@ describe.each(databaseKinds)('adapters on %s', (kind) => {
       payloads: createPayloadStore(database),
       sessions: createSessions(database),
       clients: createClients(database),
+      introspected: createIntrospected(database, createPolicies(parseConfig({ NODE_ENV: 'test' }))),
       accounts: createAccounts(database, createPolicies(parseConfig({ NODE_ENV: 'test' })), isAdministrator),
     })
     sessions = factory('Session')

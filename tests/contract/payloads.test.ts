@@ -70,7 +70,7 @@ describe.each(databaseKinds)('payload store on %s', (kind) => {
                 grantId: grant(step.grantId),
                 accountId: undefined,
                 clientId: undefined,
-        organizationId: undefined,
+                organizationId: undefined,
                 expiresInSeconds: step.ttl,
               },
               [],

@@ -8,6 +8,7 @@ import { parseConfig } from '../../src/config.ts'
 import { createPasswords, type Passwords } from '../../src/credentials/password.ts'
 import { transact } from '../../src/db/transaction.ts'
 import { createAdapterFactory } from '../../src/oidc/adapter.ts'
+import { createIntrospected } from '../../src/oidc/introspected.ts'
 import { createPayloadStore } from '../../src/oidc/store.ts'
 import { createPolicies } from '../../src/organizations/organizations.ts'
 import { type EndingCause, endAccess } from '../../src/sessions/ending.ts'
@@ -132,9 +133,12 @@ describe('access ended while it is being used', () => {
     const { database } = server
     const sessions = createSessions(database)
     const clients = createClients(database)
-    const accounts = createAccounts(database, createPolicies(parseConfig({ NODE_ENV: 'test' })), isAdministrator)
+    const policies = createPolicies(parseConfig({ NODE_ENV: 'test' }))
+    const accounts = createAccounts(database, policies, isAdministrator)
     const payloads = createPayloadStore(database)
-    const store = createAdapterFactory({ db: database.kysely, payloads, sessions, clients, accounts })('Interaction')
+    const introspected = createIntrospected(database, policies)
+    const parts = { db: database.kysely, payloads, sessions, clients, accounts, introspected }
+    const store = createAdapterFactory(parts)('Interaction')
     const { id: accountId } = await person()
     const finished = { kind: 'Interaction', result: { login: { accountId } } }
     const take = (id: string) => Promise.allSettled(Array.from({ length: parallel }, () => store.destroy(id)))

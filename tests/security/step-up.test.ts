@@ -9,6 +9,7 @@ import { createViews } from '../../src/http/views.ts'
 import { acrs, satisfies } from '../../src/oidc/acr.ts'
 import { createConsents } from '../../src/oidc/consents.ts'
 import { createInteractions, type OpenInteraction } from '../../src/oidc/interactions.ts'
+import { createIntrospected } from '../../src/oidc/introspected.ts'
 import { createKeys } from '../../src/oidc/keys.ts'
 import { createProtocolPages } from '../../src/oidc/pages.ts'
 import { createProvider } from '../../src/oidc/provider.ts'
@@ -339,7 +340,9 @@ describe.each(databaseKinds)('step-up on %s', (kind) => {
         clients: createClients(server.database),
         accounts,
         standings,
+        introspected: createIntrospected(server.database, createPolicies(testPlatform)),
         consents,
+        deviceCodes: { adapter: () => expect.fail() },
         pages: createProtocolPages(createViews({ cache: true })),
         record: unused,
         onFault: () => undefined,

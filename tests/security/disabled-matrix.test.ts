@@ -232,6 +232,7 @@ beforeAll(async () => {
         redirect_uris: [redirectUri],
         grant_types: ['authorization_code' as const, 'refresh_token' as const],
         scope: 'openid profile offline_access admin:read',
+        introspection: 'own' as const,
       },
       {
         client_id: `rs-${name}`,
@@ -380,7 +381,8 @@ async function equip(world: World, { invites }: Row): Promise<Readonly<Record<Us
   const code = new URL((await browser.follow(await browser.request(waiting.url))).url).searchParams.get('code') ?? ''
   const refresh = async (refresh_token = '') =>
     (await post(here(), '/oauth/token', client, { grant_type: 'refresh_token', refresh_token })).status === 200
-  const isActive = async (value = '') => (await introspect(here(), value, `rs-${world.name}`))['active'] === true
+  const isActive = async (value = '', caller = `rs-${world.name}`) =>
+    (await introspect(here(), value, caller))['active'] === true
   const takes = async (address: string, value: string) =>
     (await fetch(new URL(address, here().issuer), { headers: { authorization: `Bearer ${value}` } })).status === 200
 
@@ -400,7 +402,7 @@ async function equip(world: World, { invites }: Row): Promise<Readonly<Record<Us
     refresh: () => refresh(spent.refresh_token),
     'refresh with offline_access': () => refresh(offline.refresh_token),
     'introspection of an access token': () => isActive(looked.access_token),
-    'introspection of a refresh token': () => isActive(looked.refresh_token),
+    'introspection of a refresh token': () => isActive(looked.refresh_token, client),
     userinfo: () => takes('/oauth/userinfo', looked.access_token),
     'admin API with a token': () => takes('/api/admin/me', administers.access_token),
     'JSON API with the session': async () => (await new ApiClient(here(), browser).call('/session')).status === 200,

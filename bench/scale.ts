@@ -89,8 +89,9 @@ try {
   const seeded = await seed(ground, sizes, say)
   const counts = Object.entries(seeded.rows).map(([name, count]) => `${whole(count)} ${name}`)
   lines.push(`${machine()}, scale ${scale}.`, '', `Seeded in ${whole(seeded.seconds)} s: ${counts.join(', ')}.`, '')
-  const owner = new pg.Client({ connectionString: full.ownerUrl })
-  await owner.connect()
+  const owner = new pg.Pool({ connectionString: full.ownerUrl })
+  // It is there until the end; what stopped the bench has said so already.
+  owner.on('error', () => undefined)
   const administrators = createAdministrators(full.server, owner)
   const setting = { server: full.server, owner, administrators, say }
   if (wants('api')) lines.push(...(await measureApi(full.server)), '')

@@ -16,7 +16,7 @@ const patienceMs = 180_000
 
 interface Setting {
   readonly server: Server
-  readonly owner: pg.Client
+  readonly owner: pg.Pool
   readonly administrators: Administrators
   readonly sessions: number
   readonly rounds: number

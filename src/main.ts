@@ -1,11 +1,14 @@
 // The process: reads the environment and the command line, and hands both to the commands. Nothing else reads them.
 import { readFile } from 'node:fs/promises'
-import { Command, CommanderError } from 'commander'
+import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import pino from 'pino'
 import { ApplyError, apply } from './apply/apply.ts'
 import { examine } from './cli/doctor.ts'
 import { invitePerson, NotPossible, resetFactor } from './cli/people.ts'
 import { CannotListen, start } from './cli/start.ts'
+import { type TryOptions, trySignIn } from './cli/try.ts'
+import { isIssuer, isLoopbackUri } from './cli/try-address.ts'
+import { checkInWords, endInWords, stepInWords } from './cli/try-words.ts'
 import { type Config, ConfigError, parseConfig } from './config.ts'
 import { createPasswords, defaultHashCost } from './credentials/password.ts'
 import { createSecrets } from './crypto/secrets.ts'
@@ -134,6 +137,50 @@ async function runResetFactor(config: Config, email: string, output: Output): Pr
   print(output, { account: email, until }, `${email} may set up a new second factor until ${until.toISOString()}.`)
 }
 
+async function runTry(options: Output & TryOptions): Promise<void> {
+  // With --json the document is all that goes to standard output; what the person has to do is said beside it.
+  const say = (text: string) => void (options.json ? process.stderr : process.stdout).write(`${text}\n`)
+  const report = await trySignIn(options, {
+    step: (text) => say(stepInWords(text)),
+    check: (check) => say(checkInWords(check)),
+  })
+  print(options, report, endInWords(report))
+  if (!report.ok) process.exitCode = exitCodes.failed
+}
+
+/** Refuses an argument in words, as wrong usage. */
+const argument = (isGood: (text: string) => boolean, problem: string) => (text: string) => {
+  if (!isGood(text)) throw new InvalidArgumentError(problem)
+  return text
+}
+
+function toSeconds(text: string): number {
+  const seconds = Number(text)
+  if (!Number.isInteger(seconds) || seconds < 1 || seconds > 3_600)
+    throw new InvalidArgumentError('It must be 1 to 3600.')
+  return seconds
+}
+
+function addTry(program: Command): void {
+  program
+    .command('try')
+    .description('sign in to a server from here, as an app would, and check what it answers')
+    .requiredOption('--issuer <url>', 'the server', argument(isIssuer, 'It must be https, or http on this machine.'))
+    .requiredOption('--client-id <id>', 'the app')
+    .option('--client-secret <secret>', 'its secret, unless it is a public client')
+    .option('--device', 'by the device flow instead of a browser on this machine', false)
+    .option('--scope <scope>', 'what to ask for', 'openid profile email')
+    .option(
+      '--redirect-uri <uri>',
+      'where to listen; a registered address of the app, port 0 for any',
+      argument(isLoopbackUri, 'It must be http on this machine.'),
+      'http://127.0.0.1:0/callback',
+    )
+    .option('--timeout-seconds <seconds>', 'how long to wait for the person', toSeconds, 300)
+    .option('--json', 'print one JSON document')
+    .action((options) => runTry(options))
+}
+
 function createProgram(readConfig: () => Config): Command {
   const program = new Command('mlpipes-auth')
     .description('Sign in with MLPipes: an OpenID Connect identity provider for healthcare')
@@ -176,6 +223,7 @@ function createProgram(readConfig: () => Config): Command {
     .description('take an account its second factors away; its owner has 24 hours to set up a new one')
     .option(...json)
     .action((email, options) => runResetFactor(readConfig(), email, options))
+  addTry(program)
   const keys = program.command('keys').description('signing keys')
   keys
     .command('list')

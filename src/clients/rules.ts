@@ -23,7 +23,8 @@ export const clientRules: Readonly<Record<ClientField, ClientRule>> = {
   client_name: free,
   redirect_uris: asked,
   post_logout_redirect_uris: free,
-  grant_types: free,
+  // Who adds the device grant lets tokens go to whoever asked, instead of to the app's own address.
+  grant_types: asked,
   token_endpoint_auth_method: credential,
   application_type: free,
   id_token_signed_response_alg: free,

@@ -30,6 +30,12 @@ export const throttleLimits = {
   guessesPerAddress: { tries: 300, windowSeconds: 900 },
   mailsPerAddress: { tries: 20, windowSeconds: 3_600 },
   signUpsPerAddress: { tries: 20, windowSeconds: 3_600 },
+  // Apps that register or change themselves; whoever succeeds gets the try back.
+  registrationsPerToken: { tries: 30, windowSeconds: 900 },
+  registrationsPerAddress: { tries: 100, windowSeconds: 900 },
+  // RFC 8628 §5.1. A browser gets a new budget with a new session, but not a new address.
+  userCodesPerBrowser: { tries: 5, windowSeconds: 900 },
+  userCodesPerAddress: { tries: 50, windowSeconds: 900 },
   platform: { tries: 5_000, windowSeconds: 60 },
   // The platform's count is spread over so many rows, or every sign-in would wait for the commit of the one before.
   platformRows: 8,
@@ -41,15 +47,29 @@ export const throttleLimits = {
 export type ThrottleLimits = { readonly [Name in keyof typeof throttleLimits]: Widened<(typeof throttleLimits)[Name]> }
 type Widened<T> = T extends number ? number : Limit
 
-export type ThrottlePurpose = 'password' | 'code' | 'link' | 'sign_up' | 'reset'
+export type ThrottlePurpose = 'password' | 'code' | 'user_code' | 'link' | 'sign_up' | 'reset' | 'registration'
 
 interface Rule {
-  readonly perAccount: 'passwordsPerAccount' | 'codesPerAccount' | 'mailsPerAccount'
-  readonly perAddress: 'guessesPerAddress' | 'mailsPerAddress' | 'signUpsPerAddress'
+  readonly perAccount:
+    | 'passwordsPerAccount'
+    | 'codesPerAccount'
+    | 'mailsPerAccount'
+    | 'userCodesPerBrowser'
+    | 'registrationsPerToken'
+  readonly perAddress:
+    | 'guessesPerAddress'
+    | 'mailsPerAddress'
+    | 'signUpsPerAddress'
+    | 'userCodesPerAddress'
+    | 'registrationsPerAddress'
   /** Whether a device that the account knows counts apart from all others. */
   readonly separatesDevices: boolean
   /** A guess slows the next one down and is settled by success; a mail was sent all the same (F56). */
   readonly isGuess: boolean
+  /** Whether a success only gives its own try back, because it says nothing about the wrong ones before it. */
+  readonly keepsFailures?: boolean
+  /** A failure does not slow the next try down: programs make them, and may make several at once. */
+  readonly neverSlows?: boolean
 }
 
 // F62: codes count together whatever the device. Each kind of mail counts apart, or asking for sign-in links would keep
@@ -62,9 +82,25 @@ const rules: Readonly<Record<ThrottlePurpose, Rule>> = {
     isGuess: true,
   },
   code: { perAccount: 'codesPerAccount', perAddress: 'guessesPerAddress', separatesDevices: false, isGuess: true },
+  // Nobody is named by the code of a device: its account is the browser that it is typed in.
+  user_code: {
+    perAccount: 'userCodesPerBrowser',
+    perAddress: 'userCodesPerAddress',
+    separatesDevices: false,
+    isGuess: true,
+    neverSlows: true,
+    keepsFailures: true,
+  },
   link: { perAccount: 'mailsPerAccount', perAddress: 'mailsPerAddress', separatesDevices: true, isGuess: false },
   reset: { perAccount: 'mailsPerAccount', perAddress: 'mailsPerAddress', separatesDevices: true, isGuess: false },
   sign_up: { perAccount: 'mailsPerAccount', perAddress: 'signUpsPerAddress', separatesDevices: false, isGuess: false },
+  registration: {
+    perAccount: 'registrationsPerToken',
+    perAddress: 'registrationsPerAddress',
+    separatesDevices: false,
+    isGuess: true,
+    neverSlows: true,
+  },
 }
 
 export interface ThrottleRequest {
@@ -174,7 +210,11 @@ export function createThrottle(parts: {
     const { purpose, deviceHash, accountId } = request
     const rule = rules[purpose]
     const account = ['account', purpose, accountId ?? request.identifier]
-    const perAccount = { scope: 'account', limit: limits[rule.perAccount], slows: rule.isGuess } as const
+    const perAccount = {
+      scope: 'account',
+      limit: limits[rule.perAccount],
+      slows: rule.isGuess && !rule.neverSlows,
+    } as const
     const unknown = { slows: false, devices: 'unknown' } as const
     return [
       { ...perAccount, key: keyOf(...account), devices: rule.separatesDevices ? 'unknown' : 'any' },
@@ -255,9 +295,10 @@ function toCounted(row: Row): Counted {
   }
 }
 
-function accept(rows: readonly Counted[], { isGuess }: Rule): Taken {
-  const keysOf = (isAccount: boolean) =>
-    isGuess ? rows.filter((row) => (row.scope === 'account') === isAccount).map((row) => row.key) : []
+function accept(rows: readonly Counted[], { isGuess, keepsFailures }: Rule): Taken {
+  const isForgotten = (row: Counted) => row.scope === 'account' && !keepsFailures
+  const keysOf = (forgotten: boolean) =>
+    isGuess ? rows.filter((row) => isForgotten(row) === forgotten).map((row) => row.key) : []
   const attempts = rows.find((row) => row.scope === 'account')?.taken ?? 1
   return { ok: true, attempts, keys: { forgotten: keysOf(true), returned: keysOf(false) } }
 }

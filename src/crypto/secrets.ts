@@ -13,7 +13,7 @@ import {
 } from 'node:crypto'
 
 type Purpose = 'seal' | 'client-secret' | 'cookie' | 'dpop-nonce' | MacPurpose
-type MacPurpose = 'csrf' | 'attempts' | 'backup-code' | 'link-code' | 'cursor'
+type MacPurpose = 'csrf' | 'attempts' | 'backup-code' | 'link-code' | 'user-code' | 'cursor'
 
 interface Root {
   readonly id: string

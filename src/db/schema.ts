@@ -149,6 +149,8 @@ export interface Schema {
     created_at: GeneratedTimestamp
     expires_at: TimestampOrNull
     organization_id: string | null
+    user_code_hash: string | null
+    polled_at: TimestampOrNull
   }
   sessions: {
     uid: string

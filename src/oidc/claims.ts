@@ -57,7 +57,8 @@ export function accountClaims(
     const organizationId = context.oidc.client?.['organization_id']
     return typeof organizationId === 'string' ? { org_id: organizationId } : undefined
   }
-  const source = context.oidc.entities.AuthorizationCode ?? context.oidc.entities.RefreshToken
+  const { AuthorizationCode, DeviceCode, RefreshToken } = context.oidc.entities
+  const source = AuthorizationCode ?? DeviceCode ?? RefreshToken
   return {
     org_id: account.organization.id,
     org_slug: account.organization.slug,

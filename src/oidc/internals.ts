@@ -59,6 +59,7 @@ export function reportSatisfiedAcr(provider: Provider): void {
 export function keepOwnMembers(provider: Provider): void {
   const members = [
     [provider.AuthorizationCode, 'organizationId'],
+    [provider.DeviceCode, 'organizationId'],
     [provider.RefreshToken, 'organizationId'],
     [provider.Interaction, 'endedBecause'],
   ] as const

@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Provider } from 'oidc-provider'
 import { sha256 } from '../crypto/secrets.ts'
+import { devicePath } from './device.ts'
 import { type Documents, documentMaxAgeSeconds, documentPaths } from './documents.ts'
 import { authorizePath } from './provider.ts'
 import type { PayloadStore } from './store.ts'
@@ -71,7 +72,7 @@ export async function mountProvider(app: FastifyInstance, options: MountOptions)
     )
   }
 
-  app.all('/oauth/*', async (request, reply) => {
+  const handShort = async (request: FastifyRequest, reply: FastifyReply) => {
     if ((request.raw.url ?? '').length > maxUrlLength) {
       return reply.code(414).send({
         error: 'invalid_request',
@@ -79,7 +80,11 @@ export async function mountProvider(app: FastifyInstance, options: MountOptions)
       })
     }
     return hand(request, reply)
-  })
+  }
+  app.all('/oauth/*', handShort)
+  app.get(devicePath, handShort)
+  app.post(devicePath, handShort)
+  app.get(`${devicePath}/:uid`, handShort)
 }
 
 type Callback = (request: IncomingMessage, response: ServerResponse) => unknown

@@ -2,6 +2,7 @@
 import type { ErrorOut, KoaContextWithOIDC } from 'oidc-provider'
 import { originOf } from '../http/origin.ts'
 import type { Views } from '../http/views.ts'
+import { createDevicePages, type DevicePages } from './device.ts'
 
 /** What of a request a page needs. */
 export type PageContext = Pick<KoaContextWithOIDC, 'req' | 'type' | 'body'>
@@ -10,6 +11,7 @@ export interface ProtocolPages {
   error(context: PageContext, out: ErrorOut, error: Error): void
   signOut(context: KoaContextWithOIDC, form: string): void
   signedOut(context: KoaContextWithOIDC): void
+  readonly device: DevicePages
 }
 
 interface ErrorText {
@@ -48,17 +50,19 @@ export function createProtocolPages(views: Views): ProtocolPages {
     context.type = 'html'
     context.body = views.render(name, { ...data }, originOf(context.req).requestId)
   }
+  const showError: ProtocolPages['error'] = (context, out, error) => {
+    const kind =
+      error.name === 'SessionNotFound'
+        ? 'session_not_found'
+        : error.name === 'InvalidRedirectUri'
+          ? 'invalid_redirect_uri'
+          : out.error
+    const words = errorTexts[kind] ?? { heading: 'This request could not be completed', text: goBack }
+    send(context, 'error', { title: words.heading, ...words, code: out.error, detail: out.error_description })
+  }
   return {
-    error(context, out, error) {
-      const kind =
-        error.name === 'SessionNotFound'
-          ? 'session_not_found'
-          : error.name === 'InvalidRedirectUri'
-            ? 'invalid_redirect_uri'
-            : out.error
-      const words = errorTexts[kind] ?? { heading: 'This request could not be completed', text: goBack }
-      send(context, 'error', { title: words.heading, ...words, code: out.error, detail: out.error_description })
-    },
+    error: showError,
+    device: createDevicePages(views, showError),
     signOut(context, form) {
       const xsrf = /name="xsrf" value="([^"]+)"/.exec(form)?.[1] ?? ''
       const client = context.oidc.client

@@ -129,6 +129,9 @@ const sentences: Readonly<Partial<Record<AuditEventName, Words>>> = {
     `${authenticators[details('kind')] ?? 'A way to sign in'} was switched off after too many failures.`,
   'authenticator.restored': (details) => `${authenticators[details('kind')] ?? 'A way to sign in'} may be used again.`,
   'device.added': () => 'You signed in on a device that was new to this account.',
+  'device.approved': (_, entry) => `You connected a device to your account, for ${anApp(entry)}.`,
+  'device.denied': (_, entry) => `A device that asked for your account was not connected, for ${anApp(entry)}.`,
+  'device.code_refused': () => 'You typed a code of a device that was not right.',
   'access.ended': (details) => {
     const [sessions, tokens] = [details('sessions'), details('tokens')]
     const cause = because(details, 'cause')

@@ -1,14 +1,20 @@
-// How many sessions one person may have at once in an organisation: a new sign-in makes room by ending the oldest.
+// How many sessions one person may have at once in an organisation: one that enters it, by a sign-in or by single sign-on,
+// makes room by ending the oldest.
 import type { Origin } from '../audit/events.ts'
 import { runIn, type Tx } from '../db/database.ts'
 import { endSession } from './ending.ts'
 
 // Two sign-ins of one person at the same moment: the second counts what the first made.
 const settle = 'select id from mlpipes_auth.accounts where id = $1 for update'
-const surplus = `select uid from mlpipes_auth.sessions
-    where account_id = $1 and organization_id = $2 and uid <> $3 and ended_at is null
-      and idle_expires_at > now() and absolute_expires_at > now()
-    order by signed_in_at desc nulls last, created_at desc offset $4::integer`
+// Those that were begun elsewhere and used for it are among them, or single sign-on would be the way past the limit. One
+// that had to make room meanwhile ends nobody else's.
+const surplus = `select s.uid from mlpipes_auth.sessions s
+    where s.account_id = $1 and s.uid <> $3 and s.ended_at is null
+      and s.idle_expires_at > now() and s.absolute_expires_at > now()
+      and exists (select from mlpipes_auth.sessions e where e.uid = $3 and e.ended_at is null)
+      and (s.organization_id = $2 or exists (select from mlpipes_auth.session_organizations x
+        where x.session_uid = s.uid and x.organization_id = $2))
+    order by s.signed_in_at desc nulls last, s.created_at desc offset $4::integer`
 
 export interface Entering {
   readonly accountId: string

@@ -89,6 +89,7 @@ export function createFlows(parts: {
           origin,
           clientId: app.id,
           organizationId: result.organizationId,
+          place: app.place,
         })
       })
     const interaction = {

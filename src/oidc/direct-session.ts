@@ -4,6 +4,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Provider } from 'oidc-provider'
+import type { ClientPlace } from '../accounts/place.ts'
 import type { Origin } from '../audit/events.ts'
 import { sessionCookieName } from './browser-session.ts'
 
@@ -13,6 +14,8 @@ export interface DirectContext {
   readonly clientId: string
   /** The organisation that the sign-in was for; the home organisation when undefined. */
   readonly organizationId: string | undefined
+  /** The organisation of the app, whose policy holds too; undefined for our own pages. */
+  readonly place: ClientPlace | undefined
 }
 
 const contexts = new AsyncLocalStorage<DirectContext>()

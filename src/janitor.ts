@@ -15,6 +15,7 @@ import type { Keys } from './oidc/keys.ts'
 import type { PayloadStore } from './oidc/store.ts'
 import type { Policies } from './organizations/organizations.ts'
 import type { PolicyInput } from './organizations/policy.ts'
+import { cleanRegistrationTokens } from './registration/store.ts'
 import { tightenSessions } from './sessions/activity.ts'
 import { finishClosings } from './sessions/closing.ts'
 import { endExpiredSessions } from './sessions/expiry.ts'
@@ -91,6 +92,7 @@ export async function sweep(parts: Parts, goesOn: () => boolean = () => true): P
   await deliveries.clean(batchSize)
   await cleanTotpSetups(database, batchSize)
   await cleanIdempotencyKeys(database, batchSize)
+  await cleanRegistrationTokens(database, batchSize)
   await keys.purge()
 }
 

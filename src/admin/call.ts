@@ -59,6 +59,7 @@ export type ThingKind =
   | 'domain'
   | 'webhook'
   | 'invitation'
+  | 'registration_token'
   | 'organization'
   | 'other'
 

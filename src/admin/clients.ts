@@ -1,9 +1,9 @@
 // Clients at the admin API: an organisation registers its apps and services, and switches them off. What may be registered
 // at all is in clients/clients.ts, who may set what in clients/rules.ts.
-import { randomBytes } from 'node:crypto'
 import { ApiProblem } from '../api/problems.ts'
 import { appendAudit } from '../audit/audit.ts'
-import { type ClientMembers, clientMetadata, hasSecret, memberProblems } from '../clients/clients.ts'
+import { type ClientMembers, hasSecret } from '../clients/clients.ts'
+import { type ClientProblem, newClientId, newClientSecret, registrationProblems } from '../clients/registrable.ts'
 import { needsOf, permissionProblems } from '../clients/rules.ts'
 import { saveClient } from '../clients/save.ts'
 import type { Secrets } from '../crypto/secrets.ts'
@@ -32,13 +32,9 @@ export { operations } from './client-operations.ts'
 
 export interface ClientParts {
   readonly secrets: Secrets
-  /** What the provider finds wrong with a registration, if anything. */
-  clientProblem(metadata: Readonly<Record<string, unknown>>): string | undefined
+  readonly clientProblem: ClientProblem
   now(): Date
 }
-
-const newClientId = () => `client_${randomBytes(16).toString('base64url')}`
-const newSecret = () => randomBytes(32).toString('base64url')
 
 export function addClients({ on }: Kernel, parts: ClientParts): void {
   const { secrets, now } = parts
@@ -57,7 +53,7 @@ export function addClients({ on }: Kernel, parts: ClientParts): void {
     assertAllowed(caller, undefined, members, now())
     if (!(await hasRoomForClient(tx, organization.id)))
       throw notPossible('', `an organisation has at most ${maxClients} clients`)
-    const secret = hasSecret(members) ? newSecret() : undefined
+    const secret = hasSecret(members) ? newClientSecret() : undefined
     await saveClient(tx, secrets, { ...about, organizationId: organization.id, clientId, members, secret })
     const created = await require(tx, { organization, params: { clientId } })
     return {
@@ -107,7 +103,7 @@ export function addClients({ on }: Kernel, parts: ClientParts): void {
     const { organization, caller, about, body } = call
     const { clientId, permissions } = await require(tx, call, true)
     requireAll(caller, new Set(permissions))
-    const secret = newSecret()
+    const secret = newClientSecret()
     const replacing = { digest: secrets.digestClientSecret(secret), overlapSeconds: body.overlapSeconds }
     if (!(await setClientSecret(tx, organization.id, clientId, replacing)))
       throw notPossible('token_endpoint_auth_method', 'this client proves itself without a secret')
@@ -170,15 +166,8 @@ async function require(
 }
 
 function assertRegistrable({ clientProblem }: ClientParts, clientId: string, members: ClientMembers): void {
-  const problems = memberProblems(members)
+  const problems = registrationProblems(clientProblem, clientId, members)
   if (problems.length > 0) throw new ApiProblem('input_invalid', problems)
-  const message = clientProblem({
-    ...clientMetadata(members),
-    client_id: clientId,
-    client_name: members.client_name,
-    ...(hasSecret(members) ? { client_secret: 'shown by nobody' } : {}),
-  })
-  if (message !== undefined) throw new ApiProblem('input_invalid', [{ path: '', message }])
 }
 
 /** @throws ApiProblem that names the fields which are not the caller's to set, or for which they have to prove themselves */

@@ -26,6 +26,7 @@ const elsewhere: Readonly<Partial<Record<ThingKind, string>>> = {
   client: 'select client_id from mlpipes_auth.clients where client_id = $1 and organization_id <> $2',
   domain: 'select id from mlpipes_auth.organization_domains where id = $1 and organization_id <> $2',
   invitation: 'select id_hash from mlpipes_auth.mail_links where id_hash = $1 and organization_id <> $2',
+  registration_token: 'select id from mlpipes_auth.registration_tokens where id = $1 and organization_id <> $2',
   webhook: 'select id from mlpipes_auth.webhooks where id = $1 and organization_id <> $2',
   organization: 'select id from mlpipes_auth.organizations where id = $1 and id <> $2',
 }

@@ -9,6 +9,7 @@ import { operations as me } from './me.ts'
 import type { AdminOperation } from './operation.ts'
 import { operations as organizations } from './organizations.ts'
 import { operations as policy } from './policy.ts'
+import { operations as registrationTokens } from './registration-tokens.ts'
 import { operations as roles } from './roles.ts'
 import { operations as sessions } from './sessions.ts'
 import { operations as userAccess } from './user-access.ts'
@@ -28,6 +29,7 @@ const tables = [
   domains,
   audit,
   clients,
+  registrationTokens,
   sessions,
   webhooks,
 ]

@@ -14,6 +14,7 @@ import { createKernel } from './kernel.ts'
 import { addMe } from './me.ts'
 import { addOrganizations, type OrganizationParts } from './organizations.ts'
 import { addPolicy, type PolicyParts } from './policy.ts'
+import { addRegistrationTokens } from './registration-tokens.ts'
 import { addRoles } from './roles.ts'
 import { addSessions, type SessionParts } from './sessions.ts'
 import { addUserAccess, type UserAccessParts } from './user-access.ts'
@@ -54,6 +55,7 @@ export function addAdminApi(app: FastifyInstance, parts: AdminApiParts): void {
     addDomains(kernel, parts)
     addAudit(kernel, parts)
     addClients(kernel, parts)
+    addRegistrationTokens(kernel)
     addSessions(kernel, parts)
     addWebhooks(kernel, parts)
   })

@@ -1,5 +1,5 @@
-// Writing a client down: the one way for `apply` and the admin API, with the audit row of it, and with what people allowed
-// an app being asked again when it is not the app any more that they allowed.
+// Writing a client down: the one way for `apply`, the admin API and apps that register themselves, with the audit row of it,
+// and with what people allowed an app being asked again when it is not the app any more that they allowed.
 import { appendAudit } from '../audit/audit.ts'
 import type { Actor, Origin } from '../audit/events.ts'
 import type { Secrets } from '../crypto/secrets.ts'
@@ -15,6 +15,8 @@ export interface ClientSaving {
   readonly secret: string | undefined
   readonly actor: Actor
   readonly origin: Origin
+  /** With what token it registered itself. */
+  readonly registrationTokenId?: string | undefined
 }
 
 export interface ClientChange {
@@ -57,7 +59,8 @@ export async function saveClient(tx: Tx, secrets: Secrets, saving: ClientSaving)
       .insertInto('clients')
       .values({ client_id: clientId, ...row })
       .execute()
-    const details = { introspection: members.introspection, firstParty: members.first_party }
+    const { registrationTokenId } = saving
+    const details = { introspection: members.introspection, firstParty: members.first_party, registrationTokenId }
     await appendAudit(tx, { ...common, name: 'client.created', details })
     return { kind: 'created', fields: ['client_name', 'organization'] }
   }

@@ -55,12 +55,25 @@ const delivery: Row['target'] = async (server, slug) => {
   const webhookId = await newWebhook(server, slug)
   return { params: { webhookId, deliveryId: await newDelivery(server, slug, webhookId) } }
 }
+const registrationToken: Row['target'] = async (server, slug) => {
+  const tokenId = `registration_${unique()}`
+  // Rows of before would be in the way of the limit.
+  const organization = await organizationId(server, slug)
+  await server.database.run('delete from mlpipes_auth.registration_tokens where organization_id = $1', [organization])
+  await server.database.run(
+    `insert into mlpipes_auth.registration_tokens (id, organization_id, name, token_hash, template, max_uses, expires_at)
+     values ($1, $2, 'Vendor', $1, $3::jsonb, 1, now() + interval '1 hour')`,
+    [tokenId, organization, JSON.stringify(template)],
+  )
+  return { params: { tokenId } }
+}
 const session: Row['target'] = async (server, slug) => ({
   params: { sessionId: await newSession(server, await newPerson(server, slug), slug) },
 })
 
 const readers: readonly Asker[] = ['auditor', 'admin']
 const admins: readonly Asker[] = ['admin']
+const template = { redirectHosts: ['app.vendor.example'] }
 const url = 'https://hooks.example/in'
 
 export const appRows: Readonly<Record<string, Row>> = {
@@ -77,6 +90,9 @@ export const appRows: Readonly<Record<string, Row>> = {
   enableClient: { may: admins, status: 200, target: client },
   replaceClientSecret: { may: admins, status: 200, target: client },
   deleteClient: { may: admins, status: 204, target: client },
+  listRegistrationTokens: { may: admins, status: 200 },
+  createRegistrationToken: { may: admins, status: 201, body: () => ({ name: 'Vendor', template }) },
+  deleteRegistrationToken: { may: admins, status: 204, target: registrationToken },
   listLiveSessions: { may: ['auditor', 'support', 'admin'], status: 200 },
   getLiveSession: { may: ['auditor', 'support', 'admin'], status: 200, target: session },
   endLiveSession: { may: ['support', 'admin'], status: 204, target: session },

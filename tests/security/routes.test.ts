@@ -159,6 +159,9 @@ const table: Readonly<Record<string, Guard>> = {
   'POST /api/admin/clients/:clientId/enable': 'admin',
   'POST /api/admin/clients/:clientId/replace-secret': 'admin',
   'DELETE /api/admin/clients/:clientId': 'admin',
+  'GET /api/admin/registration-tokens': 'admin',
+  'POST /api/admin/registration-tokens': 'admin',
+  'DELETE /api/admin/registration-tokens/:tokenId': 'admin',
   'GET /api/admin/sessions': 'admin',
   'GET /api/admin/sessions/:sessionId': 'admin',
   'DELETE /api/admin/sessions/:sessionId': 'admin',
@@ -176,6 +179,10 @@ const table: Readonly<Record<string, Guard>> = {
   'POST /api/admin/webhooks/:webhookId/ping': 'admin',
   'GET /oauth/authorize': 'protocol',
   'POST /oauth/authorize': 'protocol',
+  'POST /oauth/register': 'protocol',
+  'GET /oauth/register/:clientId': 'protocol',
+  'PUT /oauth/register/:clientId': 'protocol',
+  'DELETE /oauth/register/:clientId': 'protocol',
   '* /oauth/*': 'protocol',
 }
 /** What each endpoint behind `/oauth/*` must not do for somebody who proves nothing. */
@@ -188,6 +195,10 @@ const endpoints = [
   ['POST', '/oauth/logout/confirm'],
   ['GET', '/oauth/authorize'],
   ['POST', '/oauth/authorize'],
+  ['POST', '/oauth/register'],
+  ['GET', '/oauth/register/ehr'],
+  ['PUT', '/oauth/register/ehr'],
+  ['DELETE', '/oauth/register/ehr'],
 ] as const
 
 /** Other spellings that some router or proxy takes for the same path (C1, D5). */

@@ -23,6 +23,10 @@ const filling = (x: string, y: string) => {
   const own = [
     `insert into organizations (id, slug, name) values ('org_${x}', '${x}', 'Organisation ${x}')`,
     `insert into clients (client_id, organization_id, name, metadata) values ('client_${x}', 'org_${x}', 'App', '{}')`,
+    `insert into registration_tokens (id, organization_id, name, token_hash, template, max_uses, expires_at)
+      values ('registration_${x}', 'org_${x}', 'Vendor', 'hash-${x}', '{}', 1, ${hour})`,
+    `insert into client_registrations (client_id, token_hash, template, registration_token_id)
+      values ('client_${x}', 'hash-${x}', '{}', 'registration_${x}')`,
     ...people.flatMap((id) => [
       `insert into accounts (id, email, email_normalized, name, organization_id)
         values ('${id}', '${id}@x.example', '${id}@x.example', 'Person ${id}', 'org_${x}')`,
@@ -126,6 +130,8 @@ export const scopedTables: Readonly<Record<string, Rule>> = {
       isHere(row, organization) && (row['account_id'] === null || isAtHome(row, organization, tables)),
   },
   clients: { sees: isHere },
+  registration_tokens: { sees: isHere },
+  client_registrations: { sees: isOfClient },
   consents: { sees: (...of) => isAtHome(...of) || isOfClient(...of), adds: never },
   oidc_payloads: {
     sees: (...of) => isHereOrAtHome(...of) || (of[0]['account_id'] === null && isOfClient(...of)),

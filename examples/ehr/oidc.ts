@@ -51,11 +51,7 @@ const scope = 'openid profile email offline_access'
 const timeoutSeconds = 5
 
 /** Discovers the provider at first use and tries again next time if that failed: it may start after this app. */
-export function createDiscovery(
-  issuer: string,
-  clientId: string,
-  clientSecret: string,
-): () => Promise<oidc.Configuration> {
+function createDiscovery(issuer: string, clientId: string, clientSecret: string): () => Promise<oidc.Configuration> {
   let found: Promise<oidc.Configuration> | undefined
   // http is for a provider on this very machine; a real one has https.
   const execute = issuer.startsWith('http:') ? [oidc.allowInsecureRequests] : []

@@ -52,10 +52,10 @@ export function createCurrentSession(parts: {
       if (!session) return undefined
       const { policy } = session.account
       const extended = policy.session.extendOnActivity
-      const left = extended
         ? await transact(db, (tx) => extendIdleLimit(tx, session.uid, sessionLimits(policy).idleSeconds))
-        : await readSecondsLeft(database, session.uid)
-      return left && { extended, session: toAnswer(session, left) }
+        : undefined
+      const left = extended ?? (await readSecondsLeft(database, session.uid))
+      return left && { extended: extended !== undefined, session: toAnswer(session, left) }
     },
 
     async forSensitiveChange({ cookies, ip }) {

@@ -7,7 +7,7 @@ import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
 import { transact, withOpenTransaction } from '../db/transaction.ts'
 import type { Policy } from '../organizations/policy.ts'
 import { isActivityDue, sessionLimits } from './policy.ts'
-import type { StoredSession } from './sessions.ts'
+import { isExtendable, type StoredSession } from './sessions.ts'
 
 export interface SecondsLeft {
   /** Whole seconds until the idle limit, or the absolute one if that comes first. */
@@ -20,9 +20,9 @@ const secondsLeft = `floor(extract(epoch from least(idle_expires_at, absolute_ex
     floor(extract(epoch from absolute_expires_at - now()))::integer as absolute`
 const look = `select ${secondsLeft} from mlpipes_auth.sessions where uid = $1 and ${live}`
 // A session past a limit is never brought back: the condition is the one that every read has.
-const extend = `update mlpipes_auth.sessions set last_activity_at = now(),
+const extend = `update mlpipes_auth.sessions s set last_activity_at = now(),
       idle_expires_at = least(now() + make_interval(secs => least($2::integer, idle_seconds)), absolute_expires_at)
-    where uid = $1 and ${live} returning ${secondsLeft}`
+    where uid = $1 and ${live} and ${isExtendable} returning ${secondsLeft}`
 
 /** What a live session has left; undefined when it has ended. Reading it is no activity. */
 export async function readSecondsLeft(database: Pick<Database, 'run'>, uid: string): Promise<SecondsLeft | undefined> {
@@ -33,7 +33,7 @@ export async function readSecondsLeft(database: Pick<Database, 'run'>, uid: stri
 /**
  * Begins the idle limit of a live session anew, within its absolute one.
  * @param idleSeconds what the policy of the moment says
- * @returns undefined when the session has ended
+ * @returns undefined when the session has ended, or an organisation that it was used for lets nobody extend it
  */
 export async function extendIdleLimit(tx: Tx, uid: string, idleSeconds: number): Promise<SecondsLeft | undefined> {
   const [row] = await runIn(tx, extend, [uid, idleSeconds])
@@ -49,7 +49,7 @@ const touch = `update mlpipes_auth.sessions s set last_activity_at = now(),
       idle_expires_at = least(now() + make_interval(secs => least(used.idle, s.idle_seconds)), s.absolute_expires_at)
     from (select uid, idle, age from unnest($1::text[], $2::integer[], $3::integer[]) as t (uid, idle, age) order by uid) as used
     where s.uid = used.uid and ${live.replaceAll(/\b(ended_at|idle_expires_at|absolute_expires_at)\b/g, 's.$1')}
-      and s.last_activity_at <= now() - make_interval(secs => used.age)
+      and s.last_activity_at <= now() - make_interval(secs => used.age) and ${isExtendable}
     returning s.uid, s.account_id, s.organization_id`
 
 interface Use {

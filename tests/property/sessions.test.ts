@@ -143,7 +143,12 @@ class World {
   })
 
   async begin(): Promise<void> {
-    const app = { redirect_uris: [redirectUri], grant_types: ['authorization_code' as const, 'refresh_token' as const] }
+    const app = {
+      redirect_uris: [redirectUri],
+      grant_types: ['authorization_code' as const, 'refresh_token' as const],
+      introspection: 'own' as const,
+      session_activity: false,
+    }
     const service = {
       grant_types: ['client_credentials' as const],
       scope: 'openid',
@@ -358,7 +363,8 @@ class World {
     for (const replica of ['here', 'there'] as const) {
       replicas.ask(replica)
       const asked = this.#held.map(({ token, value }) =>
-        introspect(replicas.here, value, `poller-${this.#slug(token.app)}`),
+        // Of a refresh token only its own app is told anything.
+        introspect(replicas.here, value, `${token.kind === 'refresh' ? 'app' : 'poller'}-${this.#slug(token.app)}`),
       )
       expect(
         (await Promise.all(asked)).map((answer) => answer['active']),

@@ -103,12 +103,23 @@ export class SessionModel {
     this.#order += 1
     Object.assign(session, { organization, signedInAt: now, lastActivityAt: now, order: this.#order })
     this.#use(session, organization, app, policy)
-    if (policy.most !== null) {
-      const theirs = this.sessions.filter((one) => one.who === who && one.organization === organization)
-      const surplus = theirs.filter((one) => one !== session && this.isLive(one)).sort((x, y) => y.order - x.order)
-      for (const old of surplus.slice(policy.most - 1)) this.end(old, 'max_concurrent')
-    }
+    this.#makeRoom(session, organization, policy)
     return session
+  }
+
+  /** Of the sessions that were used for the organisation, the oldest beyond what it allows end. */
+  #makeRoom(session: ModelSession, organization: Slug, { most }: ModelPolicy): void {
+    if (most === null) return
+    const theirs = this.sessions.filter(
+      (one) => one.who === session.who && (one.organization === organization || one.others.has(organization)),
+    )
+    const surplus = theirs.filter((one) => one !== session && this.isLive(one)).sort((x, y) => y.order - x.order)
+    for (const old of surplus.slice(most - 1)) this.end(old, 'max_concurrent')
+  }
+
+  /** Whether activity extends it: each organisation that it was used for may say no. */
+  #isExtendable({ organization, others }: ModelSession): boolean {
+    return [organization, ...others].every((slug) => this.policies[slug].extends)
   }
 
   /** A session goes to another app without asking. False: the app is told to ask. */
@@ -117,8 +128,9 @@ export class SessionModel {
     const { now } = this
     const isOver = now >= session.signedInAt + policy.absolute || now >= session.lastActivityAt + policy.idle
     if (!this.isLive(session) || isOver || !this.#satisfies(session.amr, policy)) return false
-    if (policy.extends) session.lastActivityAt = now
+    if (policy.extends && this.#isExtendable(session)) session.lastActivityAt = now
     this.#use(session, organization, app, policy)
+    this.#makeRoom(session, organization, policy)
     return true
   }
 
@@ -142,7 +154,8 @@ export class SessionModel {
   /** The use of an active token is activity in the session that it ends with. */
   touch({ boundTo, organization, app }: ModelToken): void {
     const policy = this.policyOf(organization, app)
-    if (!boundTo || !policy.extends || this.now - boundTo.lastActivityAt < policy.updateAge) return
+    if (!boundTo || !policy.extends || !this.#isExtendable(boundTo)) return
+    if (this.now - boundTo.lastActivityAt < policy.updateAge) return
     boundTo.lastActivityAt = this.now
     boundTo.idleEnd = Math.min(this.now + Math.min(policy.idle, policy.absolute, boundTo.idle), boundTo.absoluteEnd)
   }

@@ -34,7 +34,10 @@ const explanationSchema = z
           value: fieldValue,
           rule: z.enum(rules).meta({ description: 'what decided the value' }),
           because: z.string().nullable().meta({ description: 'the floor or profile, in words' }),
-          decidedBy: z.array(z.string()).meta({ description: 'slugs of other organisations whose policies decided' }),
+          decidedBy: z.array(z.string()).meta({
+            description:
+              'slugs of organisations whose policies decided, where an app is theirs; of places, only the platform is told',
+          }),
           written: fieldValue.nullable().meta({ description: 'what the organisation wrote; null where it inherits' }),
         }),
       )
@@ -50,7 +53,9 @@ const explanationSchema = z
     session: z
       .strictObject({
         uid: z.string(),
-        organizations: z.array(z.string()).meta({ description: 'slugs of those that it was used for' }),
+        organizations: z.array(z.string()).meta({
+          description: 'slugs of those that it was used for; of other places of the person only the platform is told',
+        }),
         amr: z.array(z.string()),
         ip: z.string().nullable(),
         signedInAt: instant,
@@ -108,8 +113,9 @@ export function addExplain({ onPrepared }: Kernel, { platform, policies, bearerT
     if ([account, session, token].filter((one) => one !== undefined).length !== 1)
       throw new ApiProblem('input_invalid', [{ path: '', message: 'must hold one of account, session, token' }])
     const live = token === undefined ? undefined : await bearerTokens.find(token)
-    return async (tx, { organization }) => {
-      const asks = { tx, organizationId: organization.id, platform, policies }
+    return async (tx, { organization, caller }) => {
+      const tellsPlaces = caller.permissions.has('platform:organizations')
+      const asks = { tx, organizationId: organization.id, platform, policies, tellsPlaces }
       // Another organisation of the same person or app may be why, and the confined transaction would not show its policy.
       // What is explained is looked for with the organisation that asks all the same.
       const body = await beyond(tx, organization.id, () => {
@@ -127,6 +133,8 @@ interface Asking {
   readonly organizationId: string
   readonly platform: Platform
   readonly policies: Policies
+  /** Where else somebody has a place is nobody's business but the platform's. */
+  readonly tellsPlaces: boolean
 }
 
 const nothingElse = { account: null, session: null, token: null }
@@ -149,7 +157,7 @@ async function explainSession(asks: Asking, uid: string): Promise<Explanation> {
     policy: held.fields,
     standing: toStanding(sessionReason(session, person, held)),
     account: accountIn(asks, person, session.organizationId),
-    session: toSession(session, held.organizations),
+    session: toSession(session, held.told),
   }
 }
 
@@ -172,20 +180,24 @@ async function explainToken(asks: Asking, value: string, live: BearerToken | und
     policy: held.fields,
     standing: toStanding(reason),
     account: accountIn(asks, person, token.organizationId),
-    session: session?.usedFor.includes(organizationId) ? toSession(session, held.organizations) : null,
+    session: session?.usedFor.includes(organizationId) ? toSession(session, held.told) : null,
     token: toToken(token, held.organizations),
   }
 }
 
 async function hold(
-  { tx, organizationId, platform, policies }: Asking,
+  { tx, organizationId, platform, policies, tellsPlaces }: Asking,
   person: ExplainedPerson | undefined,
   places: readonly string[],
   usedFor: readonly string[],
 ) {
   const organizations = await readOrganizations(tx, [organizationId, ...places, ...usedFor])
   const held = whatHolds({ platform, policies, organizationId, organizations, person, places, usedFor })
-  return { ...held, organizations }
+  const isTold = (id: string) => tellsPlaces || id === organizationId || !person?.belongsTo.includes(id)
+  const fields = held.fields.map((field) =>
+    tellsPlaces || field.rule !== 'other membership' ? field : { ...field, decidedBy: [] },
+  )
+  return { ...held, fields, organizations, told: organizations.filter(({ id }) => isTold(id)) }
 }
 
 const toStanding = (reason: Reason | undefined) => ({ stands: reason === undefined, reason: reason ?? null })

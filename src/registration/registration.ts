@@ -1,5 +1,5 @@
 // Apps that register, read, change and remove themselves (RFC 7591, RFC 7592). A client that comes this way is written by the
-// same function as any other, in one transaction with the use of the token and the audit row. Its own token is kept as a
+// function that writes every client, in one transaction with the use of the token and the audit row. Its own token is kept as a
 // hash and is good for this client alone.
 import { randomBytes } from 'node:crypto'
 import { deleteClient, findClient, hasRoomForClient, maxClients, type StoredClient } from '../admin/client-store.ts'
@@ -90,7 +90,7 @@ export function createRegistrations(parts: RegistrationParts): Registrations {
         if (!(await hasRoomForClient(tx, organizationId)))
           throw new RegistrationProblem(
             'access_denied',
-            `the organization has ${maxClients} clients, and no room for one more`,
+            `the organisation has ${maxClients} clients, and no room for one more`,
           )
         await saveClient(tx, secrets, { clientId, organizationId, members, secret, actor, origin, registrationTokenId })
         await addRegistration(tx, clientId, sha256(token), invitation)

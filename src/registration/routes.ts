@@ -51,6 +51,10 @@ export function addRegistrationRoutes(app: FastifyInstance, parts: RegistrationR
     throw new RegistrationProblem('temporarily_unavailable', description, { retryAfterSeconds })
   }
 
+  /** What was done is done, and its answer holds what is shown once: it is not lost over a count. */
+  const giveBack = (request: FastifyRequest, { taken }: Counted) =>
+    throttle.settle(taken).catch((error: unknown) => request.log.warn({ err: error }, 'a try was not given back'))
+
   /** Writes down what is refused to a token that could be one. */
   async function watch<T>(
     { origin }: Presented,
@@ -104,7 +108,7 @@ export function addRegistrationRoutes(app: FastifyInstance, parts: RegistrationR
     const { holder, ...counted } = standing(registered, request)
     const { organizationId, clientId, registrationTokenId: tokenId } = holder
     const result = await watch(counted, { organizationId, clientId, tokenId }, () => work(holder, counted))
-    await throttle.settle(counted.taken)
+    await giveBack(request, counted)
     return result
   }
 
@@ -120,7 +124,7 @@ export function addRegistrationRoutes(app: FastifyInstance, parts: RegistrationR
       const result = await watch(counted, { organizationId, tokenId }, () =>
         registrations.create(holder, counted, request.body),
       )
-      await throttle.settle(counted.taken)
+      await giveBack(request, counted)
       return reply.code(201).send(toAnswer(issuer, result))
     })
     const own = { onRequest: letRegistered }

@@ -13,12 +13,14 @@ export function transactFor<T>(db: Db, organizationId: string, work: (tx: Tx) =>
   })
 }
 
-/** From here to its end, a transaction sees and writes rows of this organisation only; of all, without one. */
+/**
+ * From here to its end, a transaction sees and writes rows of this organisation only; of all, without one. Its plans are
+ * made for this organisation: those made once for all would read a very large one as if it were of middling size.
+ */
 export async function confineTo(tx: Tx, organizationId: string | undefined): Promise<void> {
   const role = organizationId === undefined ? appRole : organizationRole
-  await sql`select set_config('role', ${role}, true), set_config('mlpipes_auth.organization', ${organizationId ?? ''}, true)`.execute(
-    tx,
-  )
+  await sql`select set_config('role', ${role}, true), set_config('mlpipes_auth.organization', ${organizationId ?? ''}, true),
+    set_config('plan_cache_mode', 'force_custom_plan', true)`.execute(tx)
 }
 
 /**

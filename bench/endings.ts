@@ -15,7 +15,7 @@ export interface Lane {
   readonly api: string
 }
 
-export const lanes: readonly Lane[] = Array.from({ length: 4 }, (_, index) => ({
+export const lanes: readonly Lane[] = Array.from({ length: Number(process.env['BENCH_LANES'] ?? 2) }, (_, index) => ({
   slug: `lane-${index}`,
   home: `home-${index}`,
   app: `app-${index}`,
@@ -91,7 +91,8 @@ export function makeCauses(means: Means | undefined): Readonly<Record<string, Ca
       const address = `${path(subject)}?organization=${id}`
       const etag = method === 'DELETE' ? (await call(subject.sides.here, bearer, address)).header('etag') : undefined
       const headers: Record<string, string> = etag === undefined ? {} : { 'if-match': etag }
-      return () => done(call(subject.sides.here, bearer, address, { method, headers }))
+      const sent = method === 'DELETE' ? { method, headers } : { body: {} }
+      return () => done(call(subject.sides.here, bearer, address, sent))
     }
   const reach =
     (limit: string) =>
@@ -143,12 +144,12 @@ export function makeCauses(means: Means | undefined): Readonly<Record<string, Ca
       ready: (lane, email) => given().owner.query(join, [email, lane.slug]),
       async prepare({ lane, sides }) {
         const [bearer, id] = [await token(), await idOf(lane.home)]
-        return () => done(call(sides.here, bearer, `/api/admin/organizations/${id}/close`, { method: 'POST' }))
+        return () => done(call(sides.here, bearer, `/api/admin/organizations/${id}/close`, { body: {} }))
       },
       undo: async ({ lane, sides }) =>
         expectOk(
           await call(sides.here, await token(), `/api/admin/organizations/${await idOf(lane.home)}/reopen`, {
-            method: 'POST',
+            body: {},
           }),
         ),
     },

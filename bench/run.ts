@@ -1,6 +1,6 @@
 // npm run bench: this server on PostgreSQL 18 and oidc-provider alone with its memory adapter, in one run on one machine.
 // What counts is the ratio; absolute figures share two cores between server, database and this generator.
-import { fork } from 'node:child_process'
+import { execFileSync, fork } from 'node:child_process'
 import { cpus, totalmem } from 'node:os'
 import { join } from 'node:path'
 import argon2 from 'argon2'
@@ -28,7 +28,7 @@ import {
 
 const runMs = Number(process.env['BENCH_MS'] ?? 6_000)
 const workers = 64
-// BENCH_ONLY=refresh runs one scenario; BENCH_PROFILE=folder writes a CPU profile of this server there.
+// BENCH_ONLY=refresh runs one scenario, time_to_dead and scale their own files, which can be run by themselves too; BENCH_PROFILE=folder writes a CPU profile of this server there.
 const only = process.env['BENCH_ONLY']
 const profileFolder = process.env['BENCH_PROFILE']
 const discoveryPath = '/.well-known/openid-configuration'
@@ -207,6 +207,11 @@ try {
   await postgres.stop()
 }
 process.stdout.write(`${lines.join('\n')}\n`)
+for (const [name, bench] of [
+  ['time_to_dead', 'time-to-dead.ts'],
+  ['scale', 'scale.ts'],
+] as const)
+  if (wants(name)) execFileSync(process.execPath, [join(import.meta.dirname, bench)], { stdio: 'inherit' })
 process.exit(0)
 
 async function signInLines(mine: Result, theirs: Result): Promise<string[]> {

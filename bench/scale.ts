@@ -185,6 +185,11 @@ try {
     }
     return ['Policies, one request at a time:', '', ...latencies(results)]
   }
+} catch (error) {
+  // At once, before what goes wrong because everything is being stopped.
+  process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`)
+  for (const server of servers) server.process.kill('SIGKILL')
+  process.exit(1)
 } finally {
   for (const server of servers) await stop(server)
   await postgres.stop()

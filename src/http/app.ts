@@ -1,6 +1,7 @@
 // The Fastify application at the edge: limits, request ids, which hosts and forwarded headers count, security headers,
 // logs without secrets. It knows no route of the product.
 import { randomUUID } from 'node:crypto'
+import type { ServerResponse } from 'node:http'
 import { BlockList, isIP } from 'node:net'
 import cookie from '@fastify/cookie'
 import formbody from '@fastify/formbody'
@@ -9,7 +10,7 @@ import Fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } 
 import { Refusal } from '../errors.ts'
 import { canonicalAddress } from './address.ts'
 import { setOrigin } from './origin.ts'
-import { addProblemHandlers } from './problems.ts'
+import { addProblemHandlers, sendRefusal } from './problems.ts'
 import { publicFolder, type Views } from './views.ts'
 
 export const limits = {
@@ -55,6 +56,12 @@ export async function createApp(options: AppOptions): Promise<{ app: FastifyInst
     return503OnClosing: true,
     // The longest id in a path is a client's, of 128 characters.
     routerOptions: { maxParamLength: limits.pathParameterLength },
+    // What the router cannot read comes to no hook and no handler of errors. An id too long to be one names nothing.
+    frameworkErrors: (error, request, reply) => {
+      setSecurityHeaders(reply.raw, request.id, options.issuer)
+      const code = error.code === 'FST_ERR_MAX_PARAM_LENGTH' ? 'not_found' : 'address_unreadable'
+      void sendRefusal(request, reply, new Refusal(code), options.views)
+    },
     http: { headersTimeout: limits.headersTimeoutMs },
   })
   const routes: Route[] = []
@@ -81,7 +88,6 @@ export async function createApp(options: AppOptions): Promise<{ app: FastifyInst
 function guardEdge(app: FastifyInstance, { issuer, trustedProxies }: AppOptions): void {
   const host = new URL(issuer).host
   const proxies = toBlockList(trustedProxies)
-  const security = Object.entries(securityHeaders(issuer))
   app.addHook('onRequest', async (request, reply) => {
     const raw = request.raw
     const peer = raw.socket.remoteAddress
@@ -90,9 +96,7 @@ function guardEdge(app: FastifyInstance, { issuer, trustedProxies }: AppOptions)
     // What cannot be read as an address is not believed: the peer itself is then the client.
     const ip = forwarded ?? canonicalAddress(peer)
     setOrigin(raw, { ip, userAgent: raw.headers['user-agent'], requestId: request.id })
-    // On the raw response: the provider writes its answers itself, past Fastify's own headers.
-    for (const [name, value] of security) reply.raw.setHeader(name, value)
-    reply.raw.setHeader('x-request-id', request.id)
+    setSecurityHeaders(reply.raw, request.id, issuer)
     // The provider reads the request itself and must not see what a client claims to have been forwarded.
     for (const name of Object.keys(raw.headers))
       if (name.startsWith('x-forwarded-') || name === 'forwarded') delete raw.headers[name]
@@ -121,6 +125,12 @@ function toBlockList(ranges: readonly string[]): BlockList | undefined {
 function isListed(list: BlockList, address: string): boolean {
   const plain = canonicalAddress(address) ?? ''
   return list.check(plain, isIP(plain) === 6 ? 'ipv6' : 'ipv4')
+}
+
+/** On the raw response: the provider writes its answers itself, past Fastify's own headers. */
+function setSecurityHeaders(response: ServerResponse, requestId: string, issuer: string): void {
+  for (const [name, value] of Object.entries(securityHeaders(issuer))) response.setHeader(name, value)
+  response.setHeader('x-request-id', requestId)
 }
 
 function securityHeaders(issuer: string): Record<string, string> {

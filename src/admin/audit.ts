@@ -29,8 +29,14 @@ const exportBatchSize = 1_000
 
 const eventNames = Object.keys(auditEvents) as [AuditEventName, ...AuditEventName[]]
 const eventName = z.enum(eventNames)
-// Years beyond these are instants to JavaScript and not to PostgreSQL.
-const time = z.iso.datetime({ offset: true }).regex(/^[12]\d{3}-/, 'must be between the years 1000 and 2999')
+// Years and offsets beyond these are instants to JavaScript and not to PostgreSQL, nor is a fraction without end.
+const time = z.iso
+  .datetime({ offset: true })
+  .regex(/^[12]\d{3}-/, 'must be between the years 1000 and 2999')
+  .regex(
+    /T[\d:]+(?:\.\d{1,6})?(?:Z|[+-](?:0\d|1[0-4]):\d\d)$/,
+    'must be to the microsecond, and within 15 hours of UTC',
+  )
 
 const filter = {
   name: z

@@ -292,6 +292,36 @@ describe.each(databaseKinds)('what nobody means, sent to the admin API on %s', (
     await server.database.run('delete from mlpipes_auth.memberships where not home', [])
   })
 
+  // RFC 3339 lets a time be a whole day away from UTC and say any fraction of a second; PostgreSQL refuses both.
+  it('reads no time that the database cannot', async () => {
+    const token = await server.tokenOf('admin@hope.example')
+    const statuses = async (times: readonly string[]) =>
+      Promise.all(
+        times.flatMap((time) =>
+          ['logs?from=', 'logs?to=', 'export?from='].map(
+            async (path) => (await server.call(token, `/api/audit/${path}${encodeURIComponent(time)}`)).status,
+          ),
+        ),
+      )
+    const refused = ['00:00:00+15:00', '00:00:00-23:59', `00:00:00.${'1'.repeat(7)}Z`, `00:00:00.${'1'.repeat(300)}Z`]
+    const taken = ['00:00:00+14:59', '00:00:00-14:59', '00:00:00.123456Z', '23:59:59Z']
+    expect(new Set(await statuses(refused.map((time) => `2026-01-01T${time}`)))).toEqual(new Set([400]))
+    expect(new Set(await statuses(taken.map((time) => `2026-01-01T${time}`)))).toEqual(new Set([200]))
+  })
+
+  // The router refused these before any hook, in its own words and without one of the headers that every answer has.
+  it.each([
+    [`/api/admin/users/${'9'.repeat(129)}`, 404, 'application/problem+json; charset=utf-8'],
+    ['/api/admin/users/%ff', 400, 'application/problem+json; charset=utf-8'],
+    [`/interaction/${'9'.repeat(129)}`, 404, 'text/html; charset=utf-8'],
+  ])('answers %s as it answers everything', async (path, status, type) => {
+    const answer = await fetch(`${server.issuer}${path}`, { headers: { accept: 'text/html' } })
+    expect(answer.status).toBe(status)
+    expect(answer.headers.get('content-type')).toBe(type)
+    expect(answer.headers.get('x-content-type-options')).toBe('nosniff')
+    expect(await answer.text()).toContain(answer.headers.get('x-request-id'))
+  })
+
   it.each(adminOperations.map((operation) => [operation.id, operation] as const))(
     '%s is never a fault',
     async (_id, operation) => {

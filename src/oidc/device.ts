@@ -1,6 +1,7 @@
 // The device flow's pages (RFC 8628 §3.3): where somebody types the code that a device shows, sees whom it lets in, and
 // hears how it ended. What is kept of a code is in device-codes.ts; the sign-in itself is that of every other app.
 import type { Client, ErrorOut, KoaContextWithOIDC, Provider } from 'oidc-provider'
+import type { Accounts } from '../accounts/accounts.ts'
 import { placeInWords } from '../credentials/notices.ts'
 import { originOf } from '../http/origin.ts'
 import type { Views } from '../http/views.ts'
@@ -30,16 +31,19 @@ export interface DevicePages {
   input(context: KoaContextWithOIDC, form: string, out?: ErrorOut, error?: Error): void
   confirm(
     context: KoaContextWithOIDC,
-    form: string,
     client: Client,
-    device: Readonly<Record<string, unknown>>,
-    userCode: string,
+    about: { readonly userCode: string; readonly place: unknown; readonly email: string | undefined },
   ): void
   connected(context: KoaContextWithOIDC): void
 }
 
+interface DeviceFlowParts {
+  readonly pages: Pick<ProtocolPages, 'device'>
+  readonly accounts: Pick<Accounts, 'findActive'>
+}
+
 /** The provider's feature of the device flow. */
-export function createDeviceFlow({ device }: Pick<ProtocolPages, 'device'>) {
+export function createDeviceFlow({ pages: { device }, accounts }: DeviceFlowParts) {
   return {
     enabled: true,
     charset: 'base-20' as const,
@@ -50,7 +54,18 @@ export function createDeviceFlow({ device }: Pick<ProtocolPages, 'device'>) {
       return { place: placeInWords({ ip, userAgent }) }
     },
     userCodeInputSource: device.input,
-    userCodeConfirmSource: device.confirm,
+    async userCodeConfirmSource(
+      context: KoaContextWithOIDC,
+      _form: string,
+      client: Client,
+      info: Readonly<Record<string, unknown>>,
+      userCode: string,
+    ) {
+      // Whoever is signed in already lets the device in with this one form: it says into whose account.
+      const accountId = context.oidc.session?.accountId
+      const account = accountId === undefined ? undefined : await accounts.findActive(accountId)
+      device.confirm(context, client, { userCode, place: info['place'], email: account?.email })
+    },
     successSource: device.connected,
   }
 }
@@ -84,15 +99,14 @@ export function createDevicePages(views: Views, fallback: ProtocolPages['error']
       context.status = 400
       sendInput(send, context, { error: words, userCode: typedIn(context) })
     },
-    confirm(context, _form, client, device, userCode) {
+    confirm(context, client, about) {
       send(context, 'device/confirm', {
         title: 'Connect this device?',
         action: devicePath,
         xsrf: xsrfOf(context),
         clientName: client.clientName ?? client.clientId,
         organizationName: client['organization_name'],
-        userCode,
-        place: device['place'],
+        ...about,
       })
     },
     connected(context) {

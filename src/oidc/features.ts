@@ -13,7 +13,7 @@ export function features(parts: ProviderParts): NonNullable<Configuration['featu
     userinfo: { enabled: true },
     claimsParameter: { enabled: true, assertClaimsParameter: async (_context, claims) => assertShallow(claims) },
     clientCredentials: { enabled: true },
-    deviceFlow: createDeviceFlow(parts.pages),
+    deviceFlow: createDeviceFlow(parts),
     introspection: { enabled: true, allowedPolicy: createIntrospectionPolicy(parts) },
     // A resource server that asks for it gets an answer that it can keep as proof.
     jwtIntrospection: { enabled: true },

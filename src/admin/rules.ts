@@ -61,11 +61,14 @@ function heldIn(row: Row): ReadonlySet<Permission> {
 const administrators = ['org_admin', 'platform_admin'] as const
 
 const platformLock = `select pg_advisory_xact_lock(hashtextextended('mlpipes_auth.administrators', 0))`
+// A guest whose home is closed acts nowhere, and administers nothing.
 const othersHere = `select m.account_id from mlpipes_auth.memberships m
     join mlpipes_auth.accounts a on a.id = m.account_id and a.disabled_at is null
+    join mlpipes_auth.organizations h on h.id = a.organization_id and h.closed_at is null
     where m.organization_id = $1 and m.account_id <> $2 and 'org_admin' = any(m.roles) limit 1`
 const othersAnywhere = `select m.account_id from mlpipes_auth.memberships m
     join mlpipes_auth.accounts a on a.id = m.account_id and a.disabled_at is null
+    join mlpipes_auth.organizations h on h.id = a.organization_id and h.closed_at is null
     join mlpipes_auth.organizations o on o.id = m.organization_id and o.closed_at is null
     where m.account_id <> $1 and 'platform_admin' = any(m.roles) limit 1`
 

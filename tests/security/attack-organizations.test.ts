@@ -322,6 +322,25 @@ describe.each(databaseKinds)('what nobody means, sent to the admin API on %s', (
     expect(await answer.text()).toContain(answer.headers.get('x-request-id'))
   })
 
+  // The one other administrator was a guest, whose own hospital had been closed: nobody could sign in to administer.
+  it('leaves no organisation to a guest whose own organisation is closed', async () => {
+    await mend()
+    await server.database.run(
+      `with home as (update mlpipes_auth.organizations set closed_at = now() where slug = 'mercy' returning id)
+        insert into mlpipes_auth.memberships (account_id, organization_id, home, roles)
+          select $1, id, false, '{org_admin}' from mlpipes_auth.organizations where slug = 'hope'`,
+      [server.ids.get('victim@mercy.example')],
+    )
+    const token = await server.tokenOf('admin@hope.example')
+    const path = `/api/admin/users/${server.ids.get('admin@hope.example')}`
+    const etag = (await server.call(token, path)).headers.get('etag') ?? ''
+    const sent = { method: 'PUT', body: { roles: ['member'] }, headers: { 'if-match': etag } }
+    const refused = await server.call(token, `${path}/roles`, sent)
+    expect(refused.body['type'], refused.text).toBe('urn:mlpipes:error:last_administrator')
+    await server.database.run('delete from mlpipes_auth.memberships where not home', [])
+    await mend()
+  })
+
   it.each(adminOperations.map((operation) => [operation.id, operation] as const))(
     '%s is never a fault',
     async (_id, operation) => {

@@ -2,6 +2,7 @@
 import { z } from 'zod'
 import { coalesce } from '../db/coalesce.ts'
 import type { Database, Row } from '../db/database.ts'
+import { receiverProblem } from '../http/receiver.ts'
 import { endingCauses } from '../sessions/causes.ts'
 import { jwks } from './jwks.ts'
 
@@ -51,9 +52,12 @@ const grantTypes = ['authorization_code', 'refresh_token', 'client_credentials',
 const redirectUri = z
   .string()
   .refine(isRedirectUri, 'must be an https URI (http only for localhost), without user, fragment or wildcard')
-const httpsUri = z
+const keysUri = z
   .string()
-  .refine((text) => isRedirectUri(text) && text.startsWith('https:'), 'must be an https URI, without user or fragment')
+  .refine(
+    (text) => receiverProblem(text, { allowsLoopback: false }) === undefined,
+    'must be an https URI on the public internet, without user or fragment',
+  )
 const printable = z
   .string()
   .refine(
@@ -79,7 +83,7 @@ export const clientFields = {
   id_token_signed_response_alg: z.enum(['RS256', 'ES256']),
   jwks,
   /** Where its public keys are to be fetched, instead of `jwks`: https, and never from a private network (F78). */
-  jwks_uri: httpsUri,
+  jwks_uri: keysUri,
   require_pushed_authorization_requests: z.boolean(),
   dpop_bound_access_tokens: z.boolean(),
   introspection_signed_response_alg: z.enum(['RS256', 'ES256']),

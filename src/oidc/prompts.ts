@@ -4,6 +4,7 @@ import { strict as assert } from 'node:assert'
 import { errors, interactionPolicy, type KoaContextWithOIDC } from 'oidc-provider'
 import { type AcrRequest, requiredAcr, satisfies } from './acr.ts'
 import { accountOf, decisionOf } from './claims.ts'
+import { browserSessionOf } from './request-session.ts'
 import { sessionBreach } from './standing.ts'
 
 const acrUnmet = 'acr_unmet'
@@ -87,8 +88,9 @@ function isMethodUnmet(context: KoaContextWithOIDC): boolean {
 }
 
 function isOver(context: KoaContextWithOIDC): boolean {
-  // Who just signed in begins the limits anew.
-  if (context.oidc.result?.login) return false
+  // Who just signed in begins the limits anew; who only chose an organisation or proved more does not.
+  const { login } = context.oidc.result ?? {}
+  if (login && login.ts !== browserSessionOf(context.req)?.payload['loginTs']) return false
   const breach = breachIn(context)
   return breach === 'idle' || breach === 'absolute'
 }

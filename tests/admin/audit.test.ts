@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { csvCell } from '../../src/admin/audit-export.ts'
-import { databaseKinds } from '../support/server.ts'
+import { mainDatabase } from '../support/server.ts'
 import { newOrganization } from './organization-rows.ts'
 import { type AdminServer, problem, startAdmin } from './support.ts'
 
@@ -29,7 +29,7 @@ describe('a cell of a CSV file', () => {
   ])('F79: %j is %j', (value, cell) => expect(csvCell(value)).toBe(cell))
 })
 
-describe.each(databaseKinds)('the audit log on %s', (kind) => {
+describe.each(mainDatabase)('the audit log on %s', (kind) => {
   let server: AdminServer
   beforeAll(async () => {
     server = await startAdmin(kind)

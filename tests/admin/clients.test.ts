@@ -155,6 +155,7 @@ describe('registering', () => {
     ['what is nothing', { isAdmin: true }, 'isAdmin'],
     ['a logo', { logo_uri: 'https://tracker.example/x.png' }, 'logo_uri'],
     ['keys to be fetched', { jwks_uri: 'http://169.254.169.254/' }, 'jwks_uri'],
+    ['keys on a private network', { jwks_uri: 'https://169.254.169.254/' }, 'jwks_uri'],
     ['http', { redirect_uris: ['http://app.example/'] }, 'redirect_uris.0'],
     ['a script', { redirect_uris: ['javascript:alert(1)'] }, 'redirect_uris.0'],
     ['a wildcard', { redirect_uris: ['https://*.example/'] }, 'redirect_uris.0'],

@@ -5,7 +5,7 @@ import { ApiClient, good } from '../api/support.ts'
 import { authorizationUrl, Browser, redirectUri } from '../support/client.ts'
 import { linkIn, mailTo } from '../support/mails.ts'
 import { type NameServer, startNameServer } from '../support/name-server.ts'
-import { databaseKinds } from '../support/server.ts'
+import { mainDatabase } from '../support/server.ts'
 import { newOrganization } from './organization-rows.ts'
 import { type AdminServer, type ApiAnswer, problem, seed, startAdmin } from './support.ts'
 
@@ -32,7 +32,7 @@ const file = {
   ],
 }
 
-describe.each(databaseKinds)('domains on %s', (kind) => {
+describe.each(mainDatabase)('domains on %s', (kind) => {
   let server: AdminServer
   let names: NameServer
   beforeAll(async () => {

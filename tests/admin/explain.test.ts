@@ -1,7 +1,7 @@
 // Why a policy holds: for a person, a session and a token, with the verdict that introspection gives.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { introspect, post } from '../support/client.ts'
-import { databaseKinds } from '../support/server.ts'
+import { mainDatabase } from '../support/server.ts'
 import { type AdminServer, problem, seed, signIn, startAdmin } from './support.ts'
 
 const file = {
@@ -29,7 +29,7 @@ const file = {
   ],
 }
 
-describe.each(databaseKinds)('an explanation on %s', (kind) => {
+describe.each(mainDatabase)('an explanation on %s', (kind) => {
   let server: AdminServer
   beforeAll(async () => {
     server = await startAdmin(kind, file)

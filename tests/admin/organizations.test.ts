@@ -1,12 +1,12 @@
 // Organisations over the API: founded, found, renamed, closed on the very next request, and reopened without reviving.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { databaseKinds } from '../support/server.ts'
+import { mainDatabase } from '../support/server.ts'
 import { newOrganization } from './organization-rows.ts'
 import { type AdminServer, problem, signIn, startAdmin } from './support.ts'
 
 const path = '/api/admin/organizations'
 
-describe.each(databaseKinds)('organisations on %s', (kind) => {
+describe.each(mainDatabase)('organisations on %s', (kind) => {
   let server: AdminServer
   beforeAll(async () => {
     server = await startAdmin(kind)

@@ -1,12 +1,12 @@
 // The policy over the API: read, written whole and in parts, previewed; and what a change does to sessions that are out.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { databaseKinds } from '../support/server.ts'
+import { mainDatabase } from '../support/server.ts'
 import { newOrganization } from './organization-rows.ts'
 import { type AdminServer, problem, seed, startAdmin } from './support.ts'
 
 const path = '/api/admin/policy'
 
-describe.each(databaseKinds)('the policy on %s', (kind) => {
+describe.each(mainDatabase)('the policy on %s', (kind) => {
   let server: AdminServer
   beforeAll(async () => {
     server = await startAdmin(kind, seed, { environment: { ENABLE_MAGIC_LINKS: 'true', ENABLE_SIGNUP: 'true' } })

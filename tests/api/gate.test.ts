@@ -2,12 +2,12 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createOrigins, originsMaxAgeMs } from '../../src/api/origins.ts'
 import { createPolicies } from '../../src/organizations/organizations.ts'
-import { databaseKinds, password, startServer, type TestServer, testPlatform } from '../support/server.ts'
+import { mainDatabase, password, startServer, type TestServer, testPlatform } from '../support/server.ts'
 import { ApiClient, appOrigin, problem, seed, startApi } from './support.ts'
 
 const body = { email: 'p0@mercy.example', password }
 
-describe.each(databaseKinds)('the gate on %s', (kind) => {
+describe.each(mainDatabase)('the gate on %s', (kind) => {
   let server: TestServer
   beforeAll(async () => {
     server = await startApi(kind)

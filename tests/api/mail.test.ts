@@ -2,12 +2,12 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Browser } from '../support/client.ts'
 import { linkIn, mailsTo, mailTo } from '../support/mails.ts'
-import { databaseKinds, password, type TestServer } from '../support/server.ts'
+import { mainDatabase, password, type TestServer } from '../support/server.ts'
 import { ApiClient, appOrigin, comparable, good, problem, startApi } from './support.ts'
 
 const parallel = 20
 
-describe.each(databaseKinds)('by mail on %s', (kind) => {
+describe.each(mainDatabase)('by mail on %s', (kind) => {
   let server: TestServer
   beforeAll(async () => {
     server = await startApi(kind)

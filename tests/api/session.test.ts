@@ -2,10 +2,10 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { authorizationUrl, Browser, introspect, post, redeem, signIn } from '../support/client.ts'
 import { mailsTo } from '../support/mails.ts'
-import { databaseKinds, password, type TestServer } from '../support/server.ts'
+import { mainDatabase, password, type TestServer } from '../support/server.ts'
 import { ApiClient, good, problem, startApi } from './support.ts'
 
-describe.each(databaseKinds)('the session on %s', (kind) => {
+describe.each(mainDatabase)('the session on %s', (kind) => {
   let server: TestServer
   beforeAll(async () => {
     server = await startApi(kind)

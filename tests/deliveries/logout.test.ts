@@ -5,10 +5,10 @@ import { transact } from '../../src/db/transaction.ts'
 import { endAccess, endSession } from '../../src/sessions/ending.ts'
 import { endClientAccess, endConsent, endMembershipAccess } from '../../src/sessions/parting.ts'
 import { post } from '../support/client.ts'
-import { databaseKinds, startServer, type TestServer } from '../support/server.ts'
+import { mainDatabase, startServer, type TestServer } from '../support/server.ts'
 import { app, deliveryRows, open, type Receiver, seed, startReceiver, until, verifyLogout } from './support.ts'
 
-describe.each(databaseKinds)('back-channel logout on %s', (kind) => {
+describe.each(mainDatabase)('back-channel logout on %s', (kind) => {
   let server: TestServer
   let receiver: Receiver
   beforeAll(async () => {

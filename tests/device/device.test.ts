@@ -6,7 +6,7 @@ import { deviceGrant } from '../../src/clients/clients.ts'
 import { throttleLimits } from '../../src/credentials/throttle.ts'
 import { deviceCodeSeconds, pollSeconds } from '../../src/oidc/device-codes.ts'
 import { type Answer, Browser, introspect, post } from '../support/client.ts'
-import { databaseKinds, password, people, secretOf, startServer, type TestServer } from '../support/server.ts'
+import { mainDatabase, password, people, secretOf, startServer, type TestServer } from '../support/server.ts'
 
 const device = (client_id: string, extra: object = {}) => ({
   client_id,
@@ -35,7 +35,7 @@ const seed = {
   ],
 }
 
-describe.each(databaseKinds)('device flow on %s', (kind) => {
+describe.each(mainDatabase)('device flow on %s', (kind) => {
   let server: TestServer
   beforeAll(async () => {
     server = await startServer(kind, { seed })

@@ -6,6 +6,8 @@ import { violations } from '../support/invariants.ts'
 import { password } from '../support/server.ts'
 
 const maxStatements = 60
+/** Each statement costs a start of the server. */
+const actTimeoutMs = 180_000
 
 let doomed: Doomed
 beforeAll(async () => {
@@ -64,25 +66,29 @@ const acts: Readonly<Record<string, Act>> = {
 }
 
 describe('F83: killed before each statement', () => {
-  it.each(Object.entries(acts))('%s happens whole or not at all', async (_name, act) => {
-    let survived = false
-    let statement = 1
-    for (; !survived && statement <= maxStatements; statement += 1) {
-      // A try whose process died stays counted, which is right; here it would only make the next one wait.
-      await doomed.database.kysely.deleteFrom('sign_in_attempts').execute()
-      const run = await act.prepare()
-      await doomed.dieAt(statement)
-      const answer = await run().catch(() => undefined)
-      survived = answer !== undefined
-      if (survived) {
-        expect(answer?.status).toBeLessThan(400)
-        await doomed.dieAt(null)
-      } else {
-        await doomed.revive()
+  it.each(Object.entries(acts))(
+    '%s happens whole or not at all',
+    async (_name, act) => {
+      let survived = false
+      let statement = 1
+      for (; !survived && statement <= maxStatements; statement += 1) {
+        // A try whose process died stays counted, which is right; here it would only make the next one wait.
+        await doomed.database.kysely.deleteFrom('sign_in_attempts').execute()
+        const run = await act.prepare()
+        await doomed.dieAt(statement)
+        const answer = await run().catch(() => undefined)
+        survived = answer !== undefined
+        if (survived) {
+          expect(answer?.status).toBeLessThan(400)
+          await doomed.dieAt(null)
+        } else {
+          await doomed.revive()
+        }
+        expect(await violations(doomed.database), `killed before statement ${statement}`).toEqual([])
       }
-      expect(await violations(doomed.database), `killed before statement ${statement}`).toEqual([])
-    }
-    expect(survived, 'the act ends').toBe(true)
-    expect(statement, 'it was killed at least twice').toBeGreaterThan(3)
-  })
+      expect(survived, 'the act ends').toBe(true)
+      expect(statement, 'it was killed at least twice').toBeGreaterThan(3)
+    },
+    actTimeoutMs,
+  )
 })

@@ -17,7 +17,7 @@ import { transact } from '../../src/db/transaction.ts'
 import { effectivePolicy, type PolicyInput } from '../../src/organizations/policy.ts'
 import { addAccount, bareDatabase } from '../support/bare-database.ts'
 import { authorizationUrl, Browser, signIn } from '../support/client.ts'
-import { cheapHash, databaseKinds, startServer } from '../support/server.ts'
+import { cheapHash, mainDatabase, startServer } from '../support/server.ts'
 
 const parallel = 20
 const platform = parseConfig({ NODE_ENV: 'test', HIPAA_MODE: 'false' })
@@ -25,7 +25,7 @@ const rulesOf = (password: PolicyInput['password']) => effectivePasswordRules(ef
 const threeBefore = rulesOf({ profile: 'custom', minLength: 8, requireComplexity: false, historyCount: 3 })
 const secret = (n: number) => `Violet-Teapot-${n}-Orchard`
 
-describe.each(databaseKinds)('a password on %s', (kind) => {
+describe.each(mainDatabase)('a password on %s', (kind) => {
   let database: Database
   let passwords: Passwords
   let count = 0

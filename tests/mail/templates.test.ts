@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { mailMessage, usefulSeconds } from '../../src/mail/messages.ts'
 import { createMailViews, isPlainName } from '../../src/mail/views.ts'
-import { databaseKinds } from '../support/server.ts'
+import { mainDatabase } from '../support/server.ts'
 import {
   enqueue,
   issuer,
@@ -19,7 +19,7 @@ const views = createMailViews({ issuer, cache: true })
 const nameOf = (message: (typeof samples)[number]) =>
   message.template === 'notice' ? `notice ${message.data.kind}` : message.template
 
-describe.each(databaseKinds)('every template over %s', (kind) => {
+describe.each(mainDatabase)('every template over %s', (kind) => {
   let place: MailDatabase
   beforeAll(async () => {
     place = await openMailDatabase(kind)

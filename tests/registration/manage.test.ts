@@ -1,7 +1,7 @@
 // Apps that read, change and remove themselves (RFC 7592), and what a registration token cannot be used for (F76).
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type AdminServer, seed, startAdmin } from '../admin/support.ts'
-import { databaseKinds } from '../support/server.ts'
+import { mainDatabase } from '../support/server.ts'
 import { asUpdate, issueToken, type RegistrationAnswer, register, send } from './support.ts'
 
 interface App {
@@ -11,7 +11,7 @@ interface App {
   readonly answer: RegistrationAnswer
 }
 
-describe.each(databaseKinds)('on %s', (kind) => {
+describe.each(mainDatabase)('on %s', (kind) => {
   let server: AdminServer
   let app: App
   const put = (own: App, change: Readonly<Record<string, unknown>>, token = own.token) =>

@@ -3,12 +3,12 @@ import { randomUUID } from 'node:crypto'
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { basic, introspect } from '../support/client.ts'
-import { type DatabaseKind, databaseKinds, startServer, type TestServer } from '../support/server.ts'
+import { type DatabaseKind, mainDatabase, startServer, type TestServer } from '../support/server.ts'
 import { personTokens, seed, serviceToken } from './seed.ts'
 
 const tokenPath = '/oauth/token'
 
-describe.each(databaseKinds)('on %s', (kind: DatabaseKind) => {
+describe.each(mainDatabase)('on %s', (kind: DatabaseKind) => {
   let server: TestServer
   let key: Parameters<SignJWT['sign']>[0]
   beforeAll(async () => {

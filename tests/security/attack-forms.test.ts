@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { authorizationUrl, Browser } from '../support/client.ts'
 import { linkIn, mailTo } from '../support/mails.ts'
-import { databaseKinds, password, people, startServer, type TestServer } from '../support/server.ts'
+import { mainDatabase, password, people, startServer, type TestServer } from '../support/server.ts'
 
 const environment = { ENABLE_MAGIC_LINKS: 'true', ENABLE_SIGNUP: 'true' }
 const seed = {
@@ -47,7 +47,7 @@ const hostile: Readonly<Record<string, string>> = {
   nothing: '',
 }
 
-describe.each(databaseKinds)('forms on %s', (kind) => {
+describe.each(mainDatabase)('forms on %s', (kind) => {
   let server: TestServer
   beforeAll(async () => {
     server = await startServer(kind, { environment, seed })

@@ -6,7 +6,7 @@ import { throttleLimits } from '../../src/credentials/throttle.ts'
 import { createSecrets } from '../../src/crypto/secrets.ts'
 import { authorizationUrl, Browser, redeem, signIn } from '../support/client.ts'
 import { linkIn, mailsTo, mailTo } from '../support/mails.ts'
-import { databaseKinds, password, people, startServer, type TestServer, testSecret } from '../support/server.ts'
+import { mainDatabase, password, people, startServer, type TestServer, testSecret } from '../support/server.ts'
 import { codeFor, seededSecret } from '../support/totp.ts'
 
 const newPassword = 'Willow-Tractor-52-Fern'
@@ -19,7 +19,7 @@ const seed = {
   ],
 }
 
-describe.each(databaseKinds)('attacks on recovery on %s', (kind) => {
+describe.each(mainDatabase)('attacks on recovery on %s', (kind) => {
   let server: TestServer
   beforeAll(async () => {
     server = await startServer(kind, { environment: { ENABLE_MAGIC_LINKS: 'true' }, seed })

@@ -6,7 +6,7 @@ import { createMailLinks } from '../../src/credentials/mail-links.ts'
 import { createSecrets } from '../../src/crypto/secrets.ts'
 import { type Answer, authorizationUrl, Browser, introspect, obtainTokens, signIn } from '../support/client.ts'
 import { linkIn, mailsTo, mailTo } from '../support/mails.ts'
-import { databaseKinds, password, people, startServer, type TestServer, testSecret } from '../support/server.ts'
+import { mainDatabase, password, people, startServer, type TestServer, testSecret } from '../support/server.ts'
 import { codeFor, seededSecret } from '../support/totp.ts'
 
 const newPassword = 'Willow-Tractor-52-Fern'
@@ -29,7 +29,7 @@ const seed = {
   ],
 }
 
-describe.each(databaseKinds)('recovery on %s', (kind) => {
+describe.each(mainDatabase)('recovery on %s', (kind) => {
   let server: TestServer
   beforeAll(async () => {
     server = await startServer(kind, { seed })

@@ -4,7 +4,7 @@ import { invitePerson } from '../../src/cli/people.ts'
 import { createSecrets } from '../../src/crypto/secrets.ts'
 import { authorizationUrl, Browser, redeem, signIn } from '../support/client.ts'
 import { linkIn, mailsTo, mailTo } from '../support/mails.ts'
-import { databaseKinds, people, startServer, type TestServer, testSecret } from '../support/server.ts'
+import { mainDatabase, people, startServer, type TestServer, testSecret } from '../support/server.ts'
 
 const environment = { ENABLE_SIGNUP: 'true' }
 const seed = {
@@ -16,7 +16,7 @@ const seed = {
 }
 const good = 'Lavender-Kayak-93-Moss'
 
-describe.each(databaseKinds)('signing up on %s', (kind) => {
+describe.each(mainDatabase)('signing up on %s', (kind) => {
   let server: TestServer
   beforeAll(async () => {
     server = await startServer(kind, { environment, seed })
@@ -147,7 +147,7 @@ describe.each(databaseKinds)('signing up on %s', (kind) => {
   })
 })
 
-describe.each(databaseKinds)('invitations on %s', (kind) => {
+describe.each(mainDatabase)('invitations on %s', (kind) => {
   let server: TestServer
   beforeAll(async () => {
     server = await startServer(kind, { environment, seed })

@@ -19,7 +19,7 @@ import { createPolicies } from '../../src/organizations/organizations.ts'
 import { createActivity } from '../../src/sessions/activity.ts'
 import { createSessions } from '../../src/sessions/sessions.ts'
 import { type Answer, authorizationUrl, Browser, introspect, post, redeem } from '../support/client.ts'
-import { databaseKinds, password, startServer, type TestServer, testPlatform, testSecret } from '../support/server.ts'
+import { mainDatabase, password, startServer, type TestServer, testPlatform, testSecret } from '../support/server.ts'
 
 const totpSecret = 'JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP'
 const [linkAcr, passwordAcr, mfaAcr] = acrs
@@ -35,7 +35,7 @@ interface Person {
   codes: number
 }
 
-describe.each(databaseKinds)('step-up on %s', (kind) => {
+describe.each(mainDatabase)('step-up on %s', (kind) => {
   let server: TestServer
   beforeAll(async () => {
     server = await startServer(kind)

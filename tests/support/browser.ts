@@ -54,8 +54,9 @@ export async function axe(page: Page): Promise<string[]> {
   return violations.map((violation) => `${violation.id}: ${violation.nodes.map((node) => node.html).join(' | ')}`)
 }
 
-/** Keeps a picture of the page under test-results/. */
+/** Keeps a picture of the page under test-results/, when somebody wants to look: PICTURES=1 npx vitest run tests/e2e. */
 export async function shot(page: Page, name: string): Promise<void> {
+  if (process.env['PICTURES'] === undefined) return
   mkdirSync('test-results', { recursive: true })
   await page.screenshot({ path: `test-results/${name}.png`, fullPage: true })
 }

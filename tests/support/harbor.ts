@@ -157,7 +157,7 @@ export async function alertOf({ page }: WatchedPage): Promise<string> {
   return (await alert.textContent()) ?? ''
 }
 
-/** Looks at the page as it stands, on a phone and at a desk, in light and in dark; keeps four pictures of it. */
+/** Looks at the page as it stands, on a phone and at a desk, in light and in dark; keeps four pictures of it if wanted. */
 export async function look({ page }: WatchedPage, name: string): Promise<void> {
   const before = page.viewportSize() ?? desk
   for (const [size, word] of [

@@ -14,6 +14,11 @@ import { createDatabase } from './postgres.ts'
 
 export type DatabaseKind = 'postgres' | 'pglite'
 export const databaseKinds: readonly DatabaseKind[] = ['postgres', 'pglite']
+/**
+ * What is about rules, pages and words runs on PostgreSQL alone, so that all tests together stay quick. On both runs what is
+ * about statements: contracts, isolation, the flows of a sign-in and a token, and every operation of the admin API (fuzzed).
+ */
+export const mainDatabase: readonly DatabaseKind[] = ['postgres']
 
 export const testSecret = 'a secret of the tests, long enough for anybody'
 export const password = 'Correct-Horse-9-Battery'

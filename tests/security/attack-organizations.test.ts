@@ -222,7 +222,10 @@ describe.each(databaseKinds)('what nobody means, sent to the admin API on %s', (
   )
   const mend = async () => {
     await server.database.run(`update mlpipes_auth.organizations set closed_at = null, policy = '{}'`, [])
-    await server.database.run('update mlpipes_auth.accounts set disabled_at = null', [])
+    await server.database.run('update mlpipes_auth.accounts set disabled_at = null, factor_reset_until = null', [])
+    await server.database.run('update mlpipes_auth.password_credentials set must_change = false', [])
+    // Roles, and second factors that a call took away from whoever asks next.
+    await server.apply({ accounts: adminSeed.accounts ?? [] })
     await server.database.run(
       `update mlpipes_auth.memberships m set roles = '{org_admin}' from mlpipes_auth.accounts a
         where a.id = m.account_id and a.email = 'admin@hope.example'`,

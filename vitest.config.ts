@@ -5,7 +5,8 @@ export default defineConfig({
     globalSetup: ['tests/support/global-setup.ts'],
     env: { NODE_ENV: 'test' },
     pool: 'forks',
-    maxWorkers: 2,
+    // One more than the cores that these tests are made for: many of them wait, for a time-out or a page.
+    maxWorkers: 3,
     testTimeout: 60_000,
     hookTimeout: 120_000,
     reporters: process.env['CI'] ? ['default', ['json', { outputFile: 'test-results/vitest.json' }]] : ['default'],

@@ -2,12 +2,12 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { authorizationUrl, Browser, introspect, redeem } from '../support/client.ts'
 import { linkIn, mailsTo, mailTo } from '../support/mails.ts'
-import { databaseKinds, people, startServer, type TestServer } from '../support/server.ts'
+import { mainDatabase, people, startServer, type TestServer } from '../support/server.ts'
 import { codeFor } from '../support/totp.ts'
 
 const environment = { ENABLE_MAGIC_LINKS: 'true' }
 
-describe.each(databaseKinds)('magic links on %s', (kind) => {
+describe.each(mainDatabase)('magic links on %s', (kind) => {
   let server: TestServer
   beforeAll(async () => {
     server = await startServer(kind, { environment, seed: withFreshPeople() })

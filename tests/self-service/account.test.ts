@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { type Answer, authorizationUrl, Browser, obtainTokens, post, redeem, signIn } from '../support/client.ts'
 import { linkIn, mailsTo, mailTo } from '../support/mails.ts'
-import { type DatabaseKind, databaseKinds, password, people, startServer, type TestServer } from '../support/server.ts'
+import { type DatabaseKind, mainDatabase, password, people, startServer, type TestServer } from '../support/server.ts'
 import { codeFor, seededSecret } from '../support/totp.ts'
 import { accountId, ageSignIn, csrfOf, isActive, liveSessions, visit } from './support.ts'
 
@@ -49,7 +49,7 @@ const sensitive = posts.filter(([path]) =>
   /email$|password$|second-factor\/(add|set-up|rename|remove|backup)|data$/.test(path),
 )
 
-describe.each(databaseKinds)('/account on %s', (kind: DatabaseKind) => {
+describe.each(mainDatabase)('/account on %s', (kind: DatabaseKind) => {
   let server: TestServer
   beforeAll(async () => {
     server = await startServer(kind, { seed })

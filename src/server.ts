@@ -4,7 +4,6 @@ import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { sql } from 'kysely'
 import { createAccounts } from './accounts/accounts.ts'
 import { createDomainRecords } from './admin/domain-records.ts'
-import { isAdministrator } from './admin/permissions.ts'
 import { addAdminApi } from './admin/routes.ts'
 import { addAuthApi } from './api/routes.ts'
 import { appendAudit } from './audit/audit.ts'
@@ -100,7 +99,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const secrets = createSecrets(options.secret, config.previousSecret)
   const views = createViews({ cache: config.production || config.test })
   const policies = createPolicies(config)
-  const accounts = createAccounts(database, policies, isAdministrator)
+  const accounts = createAccounts(database, policies)
   const organizations = createOrganizations(database, policies)
   const clients = createClients(database)
   const sessions = createSessions(database)

@@ -3,6 +3,7 @@ import { CompiledQuery, sql } from 'kysely'
 import { coalesce } from '../db/coalesce.ts'
 import type { Database, Db, Row, Tx } from '../db/database.ts'
 import type { Policies } from '../organizations/organizations.ts'
+import { isAdministrator } from '../organizations/permissions.ts'
 import { type Policy, type PolicyInput, policyFor } from '../organizations/policy.ts'
 import { type Decision, decideOrganization, type Membership, type Place, policyIn } from './place.ts'
 
@@ -105,10 +106,7 @@ export interface Accounts {
   findForSignInById(id: string, tx?: Tx, place?: Place): Promise<SignInAccount | undefined>
 }
 
-/** Whether these roles let somebody change anything, given the organisation's own roles with their permissions. */
-export type IsAdministrator = (roles: readonly string[], own: Readonly<Record<string, readonly string[]>>) => boolean
-
-export function createAccounts(database: Database, policies: Policies, isAdministrator: IsAdministrator): Accounts {
+export function createAccounts(database: Database, policies: Policies): Accounts {
   const findActiveCoalesced = coalesce<{ id: string; organizationId: string | undefined }, Account | undefined>(
     database,
     {

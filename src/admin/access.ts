@@ -1,9 +1,9 @@
 // Whether a caller may do an operation: scope, permission, step-up. Pure but for what it throws.
 import { ApiProblem } from '../api/problems.ts'
 import { satisfies } from '../oidc/acr.ts'
+import type { Permission } from '../organizations/permissions.ts'
 import type { Caller } from './caller.ts'
 import type { AdminOperation } from './operation.ts'
-import type { Permission } from './permissions.ts'
 
 /** How long a sign-in counts for what needs a step-up. */
 export const stepUpSeconds = 300

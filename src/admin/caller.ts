@@ -9,8 +9,8 @@ import { originOf } from '../http/origin.ts'
 import type { BearerToken, BearerTokens } from '../oidc/bearer.ts'
 import type { BrowserSessions } from '../oidc/browser-session.ts'
 import { apiResource } from '../oidc/resources.ts'
+import { isPermission, type Permission, permissionsOf } from '../organizations/permissions.ts'
 import type { Activity } from '../sessions/activity.ts'
-import { isPermission, type Permission, permissionsOf } from './permissions.ts'
 
 export interface OrganizationRef {
   readonly id: string

@@ -1,8 +1,8 @@
 // Operations on clients: what they take and answer. Protocol members have their names of RFC 7591.
 import { z } from 'zod'
 import { clientFields, clientMembers } from '../clients/clients.ts'
+import { organizationPermissions } from '../organizations/permissions.ts'
 import { flag, idParam, instant, listQuery, operation, pageOf, search } from './operation.ts'
-import { organizationPermissions } from './permissions.ts'
 
 const group = 'Clients'
 /** How long two secrets of a client may work at once. */

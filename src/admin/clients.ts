@@ -6,15 +6,6 @@ import { type ClientMembers, hasSecret } from '../clients/clients.ts'
 import { type ClientProblem, newClientId, newClientSecret, registrationProblems } from '../clients/registrable.ts'
 import { needsOf, permissionProblems } from '../clients/rules.ts'
 import { saveClient } from '../clients/save.ts'
-import type { Secrets } from '../crypto/secrets.ts'
-import type { Tx } from '../db/database.ts'
-import { beyond } from '../db/organization-transaction.ts'
-import { enqueueWebhooks } from '../deliveries/webhooks.ts'
-import { endClientAccess } from '../sessions/parting.ts'
-import { assertSteppedUp, requireAll } from './access.ts'
-import { type Call, NotHere } from './call.ts'
-import type { Caller } from './caller.ts'
-import { type ClientPatch, operations } from './client-operations.ts'
 import {
   deleteClient,
   findClient,
@@ -25,7 +16,16 @@ import {
   setClientPermissions,
   setClientSecret,
   switchClient,
-} from './client-store.ts'
+} from '../clients/store.ts'
+import type { Secrets } from '../crypto/secrets.ts'
+import type { Tx } from '../db/database.ts'
+import { beyond } from '../db/organization-transaction.ts'
+import { enqueueWebhooks } from '../deliveries/webhooks.ts'
+import { endClientAccess } from '../sessions/parting.ts'
+import { assertSteppedUp, requireAll } from './access.ts'
+import { type Call, NotHere } from './call.ts'
+import type { Caller } from './caller.ts'
+import { type ClientPatch, operations } from './client-operations.ts'
 import type { Kernel } from './kernel.ts'
 
 export { operations } from './client-operations.ts'

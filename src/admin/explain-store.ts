@@ -2,8 +2,8 @@
 // that organisation's is not there.
 import { sha256 } from '../crypto/secrets.ts'
 import { type Row, runIn, type Tx } from '../db/database.ts'
+import { isAdministrative, permissionsOf } from '../organizations/permissions.ts'
 import { type PolicyInput, policySchema } from '../organizations/policy.ts'
-import { isAdministrative, permissionsOf } from './permissions.ts'
 
 export interface ExplainedOrganization {
   readonly id: string

@@ -1,8 +1,8 @@
 // Who calls and what they may do; and every permission there is, for those who put roles together.
 import { z } from 'zod'
+import { builtInRoles, isBuiltInRole, organizationPermissions, permissions } from '../organizations/permissions.ts'
 import type { Kernel } from './kernel.ts'
 import { operation } from './operation.ts'
-import { builtInRoles, isBuiltInRole, organizationPermissions, permissions } from './permissions.ts'
 
 const group = 'Access'
 

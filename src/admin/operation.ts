@@ -4,7 +4,7 @@
 import { z } from 'zod'
 import { nothing, text } from '../api/contract.ts'
 import type { ProblemCode } from '../api/problems.ts'
-import type { Permission } from './permissions.ts'
+import type { Permission } from '../organizations/permissions.ts'
 
 export const maxSearchLength = 100
 export const maxPageSize = 100

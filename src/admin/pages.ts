@@ -63,8 +63,3 @@ export function openPage(secrets: Secrets, request: PageRequest, place: readonly
 const foreign = new ApiProblem('input_invalid', [
   { path: 'cursor', message: 'must be next of the page before, with the same filter' },
 ])
-
-/** A pattern for `like … escape '\'` that finds a text as it stands. */
-export function containing(text: string): string {
-  return `%${text.replace(/[\\%_]/g, '\\$&')}%`
-}

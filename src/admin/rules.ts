@@ -3,9 +3,9 @@
 import { ApiProblem } from '../api/problems.ts'
 import { type Row, runIn, type Tx } from '../db/database.ts'
 import { beyond } from '../db/organization-transaction.ts'
+import { type Permission, permissionsOf } from '../organizations/permissions.ts'
 import { assertSteppedUp, requireAll, requirePermission } from './access.ts'
 import type { Caller } from './caller.ts'
-import { type Permission, permissionsOf } from './permissions.ts'
 
 export const maxRolesHeld = 32
 

@@ -1,6 +1,7 @@
 // People of an organisation in SQL, as its administrators see them. Every statement names the organisation.
 import { type Row, runIn, type Tx } from '../db/database.ts'
-import { containing, type Page } from './pages.ts'
+import { containing } from '../db/like.ts'
+import type { Page } from './pages.ts'
 
 export interface User {
   readonly id: string

@@ -11,8 +11,8 @@ import type { Sessions } from '../sessions/sessions.ts'
 import { accountOf } from './claims.ts'
 import type { FindIntrospected } from './introspected.ts'
 import { endOfSession, introspectedOf, keepIntrospected } from './request-session.ts'
-import { sessionAdapter, stripped } from './session-adapter.ts'
-import type { PayloadStore, StoredPayload } from './store.ts'
+import { sessionAdapter } from './session-adapter.ts'
+import { type PayloadStore, type StoredPayload, stripped } from './store.ts'
 import { currentContext, reuseEvent, revokedEvent, tokenEvent } from './token-events.ts'
 
 export interface AdapterParts {

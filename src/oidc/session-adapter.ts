@@ -1,5 +1,5 @@
 // The provider's Session is our session row: written with its audit row, its limits and its organisations (sessions/).
-import type { Adapter, AdapterPayload, KoaContextWithOIDC } from 'oidc-provider'
+import type { Adapter, KoaContextWithOIDC } from 'oidc-provider'
 import type { Account, Accounts } from '../accounts/accounts.ts'
 import { policyIn } from '../accounts/place.ts'
 import { appendAudit } from '../audit/audit.ts'
@@ -13,6 +13,7 @@ import type { AdapterParts } from './adapter.ts'
 import { accountOf } from './claims.ts'
 import { type DirectContext, directContext } from './direct-session.ts'
 import { introspectedOf, keepBrowserSession, keepEndOfSession, keepSessionOfToken } from './request-session.ts'
+import { stripped } from './store.ts'
 import { currentContext } from './token-events.ts'
 
 export function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapter {
@@ -121,14 +122,4 @@ function usedFor(
   if (!account) return []
   const ofClient = direct ? direct.place?.organizationId : context?.oidc.client?.['organization_id']
   return [account.organization.id, ...(typeof ofClient === 'string' ? [ofClient] : [])]
-}
-
-/** What is stored of a payload: without its id, and without the session id that an interaction copies. */
-export function stripped(payload: AdapterPayload): Record<string, unknown> {
-  const { jti, ...rest } = payload
-  void jti
-  if (rest.kind !== 'Interaction' || !rest.session) return rest
-  const { cookie, ...session } = rest.session
-  void cookie
-  return { ...rest, session }
 }

@@ -1,6 +1,7 @@
 // oidc_payloads in SQL. Ids are stored as SHA-256 and taken out of the payload, so that a stolen database holds no
 // token. What concurrent requests read or write in one turn of the event loop is one statement over arrays.
 
+import type { AdapterPayload } from 'oidc-provider'
 import type { AuditEvent } from '../audit/events.ts'
 import { auditInsert, auditValues } from '../audit/store.ts'
 import { createBatcher } from '../db/batcher.ts'
@@ -179,4 +180,14 @@ export function toStoredPayload(row: Row): StoredPayload {
     consumed: row['consumed'] === true,
     consumedSecondsAgo: ago === null || ago === undefined ? undefined : Number(ago),
   }
+}
+
+/** What is stored of a payload: without its id, and without the session id that an interaction copies. */
+export function stripped(payload: AdapterPayload): Record<string, unknown> {
+  const { jti, ...rest } = payload
+  void jti
+  if (rest.kind !== 'Interaction' || !rest.session) return rest
+  const { cookie, ...session } = rest.session
+  void cookie
+  return { ...rest, session }
 }

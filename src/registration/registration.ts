@@ -2,13 +2,13 @@
 // function that writes every client, in one transaction with the use of the token and the audit row. Its own token is kept as a
 // hash and is good for this client alone.
 import { randomBytes } from 'node:crypto'
-import { deleteClient, findClient, hasRoomForClient, maxClients, type StoredClient } from '../admin/client-store.ts'
 import { appendAudit } from '../audit/audit.ts'
 import type { Origin } from '../audit/events.ts'
 import { type ClientMembers, hasSecret } from '../clients/clients.ts'
 import { type ClientProblem, newClientId, newClientSecret, registrationProblems } from '../clients/registrable.ts'
 import { needsOf } from '../clients/rules.ts'
 import { saveClient } from '../clients/save.ts'
+import { deleteClient, findClient, hasRoomForClient, maxClients, type StoredClient } from '../clients/store.ts'
 import { type Secrets, sha256 } from '../crypto/secrets.ts'
 import type { Database } from '../db/database.ts'
 import { beyond, confineTo, transactFor } from '../db/organization-transaction.ts'

@@ -15,8 +15,6 @@ export interface EndingRule {
   readonly signIns: boolean
   /** Links by mail that open a sign-in. */
   readonly links: boolean
-  /** Whether the owner of the account hears of it, from whoever ends it. */
-  readonly tellsOwner: boolean
 }
 
 const everything = {
@@ -27,7 +25,6 @@ const everything = {
   consents: false,
   signIns: true,
   links: true,
-  tellsOwner: true,
 } as const
 const quietly = {
   sessions: 'one',
@@ -37,7 +34,6 @@ const quietly = {
   consents: false,
   signIns: false,
   links: false,
-  tellsOwner: false,
 } as const
 
 export const endings = {
@@ -49,7 +45,7 @@ export const endings = {
   idle: quietly,
   absolute: quietly,
   /** More sessions at once than the policy allows: the oldest made room. */
-  max_concurrent: { ...quietly, tellsOwner: true },
+  max_concurrent: quietly,
   /** The policy no longer lets anybody act from where it is used. */
   network: quietly,
   /** Somebody looked at a list and found one, or all, that should not be there: what it left behind goes too. */
@@ -59,18 +55,17 @@ export const endings = {
   password_changed: everything,
   factor_changed: everything,
   disowned: everything,
-  address_proven: { ...everything, tellsOwner: false },
-  disabled: { ...everything, tellsOwner: false },
-  organization_closed: { ...everything, sessions: 'organization', tellsOwner: false },
-  membership_ended: { ...everything, sessions: 'organization', links: false, tellsOwner: false },
-  client_disabled: { ...everything, sessions: 'none', signIns: false, links: false, tellsOwner: false },
+  address_proven: everything,
+  disabled: everything,
+  organization_closed: { ...everything, sessions: 'organization' },
+  membership_ended: { ...everything, sessions: 'organization', links: false },
+  client_disabled: { ...everything, sessions: 'none', signIns: false, links: false },
   consent_withdrawn: {
     ...everything,
     sessions: 'none',
     consents: true,
     signIns: false,
     links: false,
-    tellsOwner: false,
   },
 } as const satisfies Readonly<Record<string, EndingRule>>
 

@@ -4,7 +4,6 @@ import { sql } from 'kysely'
 import type { Adapter } from 'oidc-provider'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createAccounts } from '../../src/accounts/accounts.ts'
-import { isAdministrator } from '../../src/admin/permissions.ts'
 import { createClients } from '../../src/clients/clients.ts'
 import { parseConfig } from '../../src/config.ts'
 import { createAdapterFactory } from '../../src/oidc/adapter.ts'
@@ -49,7 +48,7 @@ describe.each(databaseKinds)('adapters on %s', (kind) => {
       sessions: createSessions(database),
       clients: createClients(database),
       introspected: createIntrospected(database, createPolicies(parseConfig({ NODE_ENV: 'test' }))),
-      accounts: createAccounts(database, createPolicies(parseConfig({ NODE_ENV: 'test' })), isAdministrator),
+      accounts: createAccounts(database, createPolicies(parseConfig({ NODE_ENV: 'test' }))),
     })
     sessions = factory('Session')
     clients = factory('Client')

@@ -2,7 +2,6 @@
 // has one connection and runs one statement after another.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createAccounts } from '../../src/accounts/accounts.ts'
-import { isAdministrator } from '../../src/admin/permissions.ts'
 import { createClients } from '../../src/clients/clients.ts'
 import { parseConfig } from '../../src/config.ts'
 import { createPasswords, type Passwords } from '../../src/credentials/password.ts'
@@ -134,7 +133,7 @@ describe('access ended while it is being used', () => {
     const sessions = createSessions(database)
     const clients = createClients(database)
     const policies = createPolicies(parseConfig({ NODE_ENV: 'test' }))
-    const accounts = createAccounts(database, policies, isAdministrator)
+    const accounts = createAccounts(database, policies)
     const payloads = createPayloadStore(database)
     const introspected = createIntrospected(database, policies)
     const parts = { db: database.kysely, payloads, sessions, clients, accounts, introspected }

@@ -43,13 +43,19 @@ export async function newPage(browser: Browser, options: BrowserContextOptions =
 
 const axePath = createRequire(import.meta.url).resolve('axe-core/axe.min.js')
 
-/** Ids of what axe-core finds wrong on the page, with the elements. */
-export async function axe(page: Page): Promise<string[]> {
-  // Evaluated by the debugger protocol, which the page's own policy does not govern.
-  await page.evaluate(await readFile(axePath, 'utf8'))
-  const found = await page.evaluate(
-    'axe.run(document, { runOnly: ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa", "best-practice"] })',
-  )
+const everyRule = ['wcag2a', 'wcag2aa', 'wcag21aa', 'wcag22aa', 'best-practice']
+/** What another scheme and another width can change about a page that is right otherwise. */
+const rulesOfLook = { type: 'rule', values: ['color-contrast', 'target-size'] }
+
+/**
+ * Ids of what axe-core finds wrong on the page, with the elements.
+ * @param what `look`: only what its colours and sizes can be wrong about
+ */
+export async function axe(page: Page, what: 'all' | 'look' = 'all'): Promise<string[]> {
+  // Evaluated by the debugger protocol, which the page's own policy does not govern; once for each document.
+  if (!(await page.evaluate('"axe" in window'))) await page.evaluate(await readFile(axePath, 'utf8'))
+  const runOnly = JSON.stringify(what === 'all' ? everyRule : rulesOfLook)
+  const found = await page.evaluate(`axe.run(document, { runOnly: ${runOnly}, resultTypes: ["violations"] })`)
   const { violations } = found as { violations: { id: string; nodes: { html: string }[] }[] }
   return violations.map((violation) => `${violation.id}: ${violation.nodes.map((node) => node.html).join(' | ')}`)
 }

@@ -1,5 +1,6 @@
 // A server in a process of its own that kills itself before the n-th statement after it was told to. Forked by the crash
 // tests; its argument is JSON: { url, issuer, port }.
+import { flushCompileCache } from 'node:module'
 import pg from 'pg'
 import pino from 'pino'
 import { parseConfig } from '../../src/config.ts'
@@ -39,4 +40,6 @@ const server = await createServer({
   evenAnswerMs: quickAnswerMs,
 })
 await server.app.listen({ host: '127.0.0.1', port })
+// Written at an orderly end, which this process does not have: the next one starts in half the time.
+flushCompileCache()
 process.send?.('ready')

@@ -1,8 +1,8 @@
 // Clients of one organisation, in SQL. Every statement asks for the organisation; what belongs to others does not exist.
-import type { ClientMembers } from '../clients/clients.ts'
 import { type Row, runIn, type Tx } from '../db/database.ts'
-import { containing } from './pages.ts'
-import { isPermission, type Permission } from './permissions.ts'
+import { containing } from '../db/like.ts'
+import { isPermission, type Permission } from '../organizations/permissions.ts'
+import type { ClientMembers } from './clients.ts'
 
 /** How many an organisation may register at the API. */
 export const maxClients = 1_000

@@ -17,7 +17,7 @@ export default defineConfig({
         test: {
           name: 'integration',
           include: [
-            'tests/{admin,api,self-service,property,integration,contract,conformance,security,races,faults,mail,deliveries,registration,resource-server,device}/**/*.test.ts',
+            'tests/{admin,api,self-service,property,integration,contract,conformance,security,races,faults,mail,deliveries,registration,resource-server,device,integrators}/**/*.test.ts',
           ],
         },
       },

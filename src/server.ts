@@ -3,6 +3,8 @@ import { randomBytes } from 'node:crypto'
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { sql } from 'kysely'
 import { createAccounts } from './accounts/accounts.ts'
+import { addClients } from './admin/clients.ts'
+import { createDesk } from './admin/desk.ts'
 import { createDomainRecords } from './admin/domain-records.ts'
 import { addAdminApi } from './admin/routes.ts'
 import { addAuthApi } from './api/routes.ts'
@@ -24,6 +26,7 @@ import { createDeliveries } from './deliveries/deliveries.ts'
 import { createApp, type Route } from './http/app.ts'
 import { createOutbound } from './http/outbound.ts'
 import { createViews } from './http/views.ts'
+import { addIntegratorRoutes } from './integrators/routes.ts'
 import { createInvitations } from './invitations/invitations.ts'
 import { addInvitationRoutes } from './invitations/routes.ts'
 import { startJanitor } from './janitor.ts'
@@ -187,6 +190,8 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   addInvitationRoutes(app, { issuer, invitations, secrets, views })
   addRecoveryRoutes(app, { issuer, recovery, disowning: createDisowning({ database, links }), devices, secrets, views })
   const browserSessions = createBrowserSessions({ issuer, sessions, accounts })
+  const clientProblem = createClientCheck({ provider: live.current })
+  const desk = createDesk({ database, secrets, now }, (kernel) => addClients(kernel, { secrets, clientProblem, now }))
   addAccountRoutes(app, {
     ...mailing,
     browserSessions,
@@ -195,9 +200,11 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
     notices,
     devices,
     offersSecondFactor,
+    maySeeOwnApps: async (session) => (await desk.callerOf(session))?.permissions.has('client:read') === true,
     views,
     now,
   })
+  addIntegratorRoutes(app, { issuer, browserSessions, accounts, devices, secrets, views, now, desk })
   addAuthApi(app, {
     ...mailing,
     ...signIn,
@@ -214,7 +221,6 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
     views,
     now,
   })
-  const clientProblem = createClientCheck({ provider: live.current })
   addAdminApi(app, {
     ...mailing,
     bearerTokens: createBearerTokens({ provider: live.current, clients, sessions, standings }),

@@ -88,7 +88,7 @@ export async function chooseOrganization(
 export function toCall<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType, A extends z.ZodType>(
   secrets: Secrets,
   operation: AdminOperation<P, Q, B, A>,
-  request: FastifyRequest,
+  request: Pick<FastifyRequest, 'params' | 'query' | 'body' | 'headers' | 'raw'>,
   { caller, organization }: { readonly caller: Caller; readonly organization: OrganizationRef },
 ): Call<P, Q, B> {
   const params = operation.params.safeParse(request.params)

@@ -7,7 +7,7 @@ import type { Actor } from '../audit/events.ts'
 import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
 import { originOf } from '../http/origin.ts'
 import type { BearerToken, BearerTokens } from '../oidc/bearer.ts'
-import type { BrowserSessions } from '../oidc/browser-session.ts'
+import type { BrowserSession, BrowserSessions } from '../oidc/browser-session.ts'
 import { apiResource } from '../oidc/resources.ts'
 import { isPermission, type Permission, permissionsOf } from '../organizations/permissions.ts'
 import type { Activity } from '../sessions/activity.ts'
@@ -55,8 +55,7 @@ export interface Callers {
    * @throws ApiProblem when nobody is known, or a browser's change did not come from our own page
    */
   identify(request: FastifyRequest): Promise<Caller>
-  /** The same caller as they stand now, held until the transaction ends: nobody takes their roles away meanwhile. */
-  hold(tx: Tx, caller: Caller): Promise<Caller | undefined>
+  hold: typeof holdCaller
 }
 
 interface Parts {
@@ -121,15 +120,7 @@ export function createCallers(parts: Parts): Callers {
       (isForeign(request, issuer) || !csrfTokens.holds(request))
     )
       throw new ApiProblem('request_foreign')
-    const { id, organization } = session.account
-    const caller = toPerson((await read(findPerson, [id, organization.id]))[0], {
-      accountId: id,
-      clientId: undefined,
-      scopes: undefined,
-      sessionUid: session.uid,
-      acr: session.acr,
-      authTime: Math.floor(session.signedInAt.getTime() / 1_000),
-    })
+    const caller = await findCallerOfSession(database, session)
     if (!caller) throw unknown('Bearer')
     return caller
   }
@@ -142,16 +133,36 @@ export function createCallers(parts: Parts): Callers {
       if (value === undefined) throw unknown('Bearer')
       return ofBearer(value)
     },
-    async hold(tx, caller) {
-      const { id, organization } = caller
-      if (caller.kind === 'client') {
-        const [row] = await runIn(tx, `${findClient} for share of c`, [id, organization.id])
-        return toClient(row, { ...caller, clientId: id })
-      }
-      const [row] = await runIn(tx, `${findPerson} for share of m`, [id, organization.id])
-      return toPerson(row, { ...caller, accountId: id })
-    },
+    hold: holdCaller,
   }
+}
+
+/** The person of a browser's session, in the organisation of the session. */
+export async function findCallerOfSession(
+  database: Pick<Database, 'run'>,
+  session: BrowserSession,
+): Promise<PersonCaller | undefined> {
+  const { id, organization } = session.account
+  const [row] = await database.run(findPerson, [id, organization.id])
+  return toPerson(row, {
+    accountId: id,
+    clientId: undefined,
+    scopes: undefined,
+    sessionUid: session.uid,
+    acr: session.acr,
+    authTime: Math.floor(session.signedInAt.getTime() / 1_000),
+  })
+}
+
+/** The same caller as they stand now, held until the transaction ends: nobody takes their roles away meanwhile. */
+export async function holdCaller(tx: Tx, caller: Caller): Promise<Caller | undefined> {
+  const { id, organization } = caller
+  if (caller.kind === 'client') {
+    const [row] = await runIn(tx, `${findClient} for share of c`, [id, organization.id])
+    return toClient(row, { ...caller, clientId: id })
+  }
+  const [row] = await runIn(tx, `${findPerson} for share of m`, [id, organization.id])
+  return toPerson(row, { ...caller, accountId: id })
 }
 
 const invalidToken = 'Bearer error="invalid_token"'

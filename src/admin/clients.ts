@@ -36,7 +36,7 @@ export interface ClientParts {
   now(): Date
 }
 
-export function addClients({ on }: Kernel, parts: ClientParts): void {
+export function addClients({ on }: Pick<Kernel, 'on'>, parts: ClientParts): void {
   const { secrets, now } = parts
 
   on(operations.list, async (tx, { organization, query, page }) => {

@@ -66,7 +66,7 @@ export interface Answered<A extends z.ZodType> {
   readonly location?: string
 }
 
-type Run<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType, A extends z.ZodType> = (
+export type Run<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType, A extends z.ZodType> = (
   tx: Tx,
   call: Call<P, Q, B>,
 ) => Promise<Answered<A>>
@@ -172,9 +172,9 @@ const exclusively = `select pg_advisory_xact_lock(hashtextextended('mlpipes_auth
  * Confines the transaction to its organisation. For changes, holds the caller to what they may do now and until it ends:
  * of two administrators who demote each other, the second is none any more (F73).
  */
-async function settle(
+export async function settle(
   tx: Tx,
-  callers: Callers,
+  callers: Pick<Callers, 'hold'>,
   operation: AdminOperation,
   { caller: before, organization }: Standing,
 ): Promise<Caller> {

@@ -61,14 +61,15 @@ export interface DoorParts {
   now(): Date
 }
 
-export function createDoor(app: FastifyInstance, parts: DoorParts): Door {
+/** @param folder of the views of these pages */
+export function createDoor(app: FastifyInstance, parts: DoorParts, folder = 'self-service'): Door {
   const { issuer, browserSessions, accounts, devices, secrets, views, now } = parts
 
   async function enter(request: FastifyRequest, reply: FastifyReply, place: Place): Promise<Visit | undefined> {
     const session = await browserSessions.read(request.cookies, originOf(request.raw).ip)
     const account = session && (await accounts.findForSignInById(session.account.id))
     if (!session || !account?.active) {
-      sendToSignIn(reply, issuer, place, {})
+      sendToSignIn({ request, reply }, issuer, place, {})
       return undefined
     }
     return {
@@ -83,9 +84,9 @@ export function createDoor(app: FastifyInstance, parts: DoorParts): Door {
   }
 
   /** Whether the visit may go on; sends the person through a fresh sign-in when not (F65). */
-  function isLetIn({ reply, account, isFresh }: Visit, place: Place, need: Need): boolean {
+  function isLetIn({ request, reply, account, isFresh }: Visit, place: Place, need: Need): boolean {
     if (need === 'session' || isFresh) return true
-    sendToSignIn(reply, issuer, place, {
+    sendToSignIn({ request, reply }, issuer, place, {
       max_age: String(freshSeconds),
       ...(account.totpIds.length > 0 ? { acr_values: strongest } : {}),
     })
@@ -122,7 +123,7 @@ export function createDoor(app: FastifyInstance, parts: DoorParts): Door {
       return reply
         .header('cache-control', 'no-store')
         .type('text/html; charset=utf-8')
-        .send(views.render(`self-service/${name}`, { ...common, ...data }, request.id))
+        .send(views.render(`${folder}/${name}`, { ...common, ...data }, request.id))
     },
   }
 }
@@ -139,7 +140,7 @@ function isFresh(session: BrowserSession, account: SignInAccount, now: Date): bo
  * the session that the sign-in leaves. So nobody keeps the PKCE verifier, and nobody else can redeem it either.
  */
 function sendToSignIn(
-  reply: FastifyReply,
+  { request, reply }: Pick<Visit, 'request' | 'reply'>,
   issuer: string,
   place: Place,
   more: { readonly max_age?: string; readonly acr_values?: string },
@@ -149,10 +150,16 @@ function sendToSignIn(
     response_type: 'code',
     redirect_uri: `${issuer}${callbackPath}`,
     scope: 'openid',
-    state: stateOf(place),
+    state: stateOf(place, itemOf(request)),
     code_challenge: sha256(randomBytes(32).toString('base64url')),
     code_challenge_method: 'S256',
     ...more,
   })
   reply.header('cache-control', 'no-store').redirect(`${authorizePath}?${parameters}`, 303)
+}
+
+/** The app that a page is about. */
+export function itemOf({ params }: Pick<FastifyRequest, 'params'>): string | undefined {
+  const item: unknown = Reflect.get(Object(params), 'clientId')
+  return typeof item === 'string' ? item : undefined
 }

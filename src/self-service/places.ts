@@ -15,10 +15,16 @@ const order = [
   'apps',
   'activity',
   'data',
+  'ownApps',
+  'register',
+  'ownApp',
+  'ownAppEdit',
+  'ownAppSecret',
 ] as const
 
 export type Place = (typeof order)[number]
 
+/** `:clientId` stands for an item of the place: an app. */
 export const paths: Readonly<Record<Place, string>> = {
   overview: '/account',
   profile: '/account/profile',
@@ -32,16 +38,39 @@ export const paths: Readonly<Record<Place, string>> = {
   apps: '/account/apps',
   activity: '/account/activity',
   data: '/account/data',
+  ownApps: '/account/apps/manage',
+  register: '/account/apps/register',
+  ownApp: '/account/apps/manage/:clientId',
+  ownAppEdit: '/account/apps/manage/:clientId/edit',
+  ownAppSecret: '/account/apps/manage/:clientId/secret',
 }
 
-/** The `state` of an authorization request that comes back to this page: its number. */
-export function stateOf(place: Place): string {
-  return String(order.indexOf(place))
+/** Nothing that could lead a path elsewhere: no dot before anything else, no slash. */
+const itemPattern = /^[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,127}$/
+const hasItem = (place: Place) => paths[place].includes(':clientId')
+
+/** The address of a page, of an item where the place has some. */
+export function addressOf(place: Place, item?: string): string {
+  return paths[place].replace(':clientId', item ?? '')
+}
+
+/** The `state` of an authorization request that comes back to this page: its number, and its item. */
+export function stateOf(place: Place, item?: string): string {
+  const number = String(order.indexOf(place))
+  return hasItem(place) && item !== undefined && itemPattern.test(item) ? `${number}.${item}` : number
 }
 
 /** The page that a `state` names; the overview for anything that names none. */
 export function placeOf(state: string | undefined): Place {
   return order.find((_, index) => String(index) === state) ?? 'overview'
+}
+
+/** The address that a `state` names, likewise. */
+export function addressOfState(state: string | undefined): string {
+  const [, number, item] = /^(\d+)(?:\.(.+))?$/.exec(state ?? '') ?? []
+  const place = placeOf(number)
+  if (stateOf(place, item) !== state) return paths.overview
+  return hasItem(place) && item === undefined ? paths.ownApps : addressOf(place, item)
 }
 
 const links: readonly (readonly [Place, string])[] = [
@@ -59,6 +88,11 @@ const parents: Readonly<Partial<Record<Place, Place>>> = {
   emailConfirm: 'email',
   factorsManage: 'factors',
   factorAdd: 'factors',
+  ownApps: 'apps',
+  register: 'apps',
+  ownApp: 'apps',
+  ownAppEdit: 'apps',
+  ownAppSecret: 'apps',
 }
 
 /** The navigation as it stands on a page. */
@@ -79,13 +113,16 @@ const confirmations = {
   session: 'That session is signed out.',
   sessions: 'Everything else is signed out. Only this browser is left.',
   app: 'The app has no access any more.',
+  app_changed: 'The app is changed.',
+  app_off: 'The app is switched off, and everything that it had is over.',
+  app_on: 'The app is switched on again. People sign in to it anew.',
 } as const
 
 export type Confirmation = keyof typeof confirmations
 
 /** The address of a page that says that something was done. */
-export function confirmedAt(place: Place, confirmation: Confirmation): string {
-  return `${paths[place]}?done=${confirmation}`
+export function confirmedAt(place: Place, confirmation: Confirmation, item?: string): string {
+  return `${addressOf(place, item)}?done=${confirmation}`
 }
 
 /** What a page says for a key of its address; nothing for a key that is none of ours. */

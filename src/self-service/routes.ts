@@ -12,6 +12,7 @@ import type { Database } from '../db/database.ts'
 import { Refusal } from '../errors.ts'
 import { personName } from '../http/forms.ts'
 import type { Outbox } from '../mail/outbox.ts'
+import type { BrowserSession } from '../oidc/browser-session.ts'
 import { accountClientId } from '../oidc/provider.ts'
 import { describeScopes } from '../oidc/scopes.ts'
 import { sentenceFor } from './activity-words.ts'
@@ -20,7 +21,7 @@ import { callbackPath, createDoor, type Door, type DoorParts, type Visit } from 
 import { createEmailChange } from './email.ts'
 import { createOwnAccount, type OwnAccount } from './own-account.ts'
 import { createOwnPassword } from './password.ts'
-import { confirmedAt, paths, placeOf } from './places.ts'
+import { addressOfState, confirmedAt, paths } from './places.ts'
 import { createSecondFactors } from './second-factors.ts'
 import { findApps, findEvents, findSessions, isBySomebodyElse, maxExportedEvents, type OwnEvent } from './store.ts'
 import { capital, rolesInWords, whenInWords } from './words.ts'
@@ -41,6 +42,8 @@ export interface AccountRouteParts extends DoorParts {
   readonly outbox: Pick<Outbox, 'enqueue'>
   /** Whether second factors are offered on this platform. */
   readonly offersSecondFactor: boolean
+  /** Whether somebody may see the apps that the organisation of their session runs. */
+  maySeeOwnApps(session: BrowserSession): Promise<boolean>
 }
 
 export function addAccountRoutes(app: FastifyInstance, parts: AccountRouteParts): void {
@@ -51,7 +54,7 @@ export function addAccountRoutes(app: FastifyInstance, parts: AccountRouteParts)
   addOverview(door, database)
   addProfile(door, own)
   addSessions(door, own, database)
-  addApps(door, own, database)
+  addApps(door, own, parts)
   addActivity(door, database)
   addData(door, own)
   addCredentialRoutes(app, door, {
@@ -79,7 +82,7 @@ function addCallback(app: FastifyInstance, { issuer, views }: DoorParts): void {
   app.get(callbackPath, async (request, reply) => {
     const query = new URL(request.url, issuer).searchParams
     const error = query.get('error')
-    const path = paths[placeOf(query.get('state') ?? undefined)]
+    const path = addressOfState(query.get('state') ?? undefined)
     if (error === null) return reply.header('cache-control', 'no-store').redirect(path, 303)
     const words = Object.hasOwn(callbackErrors, error) ? (callbackErrors[error] ?? otherError) : otherError
     return reply
@@ -155,10 +158,12 @@ function addSessions(door: Door, own: OwnAccount, database: Database): void {
   })
 }
 
-function addApps(door: Door, own: OwnAccount, database: Database): void {
+function addApps(door: Door, own: OwnAccount, parts: Pick<AccountRouteParts, 'database' | 'maySeeOwnApps'>): void {
   door.show(paths.apps, 'apps', 'session', async (visit) => {
-    const apps = await findApps(database, visit.account.id)
+    const { session } = visit
+    const apps = await findApps(parts.database, visit.account.id)
     return door.page(visit, 'apps', 'apps', 'Apps with access', {
+      appsOf: (await parts.maySeeOwnApps(session)) ? session.account.organization.name : undefined,
       apps: apps.map((app) => ({ ...app, scopes: describeScopes(app.scopes), since: whenInWords(app.since) })),
     })
   })

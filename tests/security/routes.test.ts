@@ -82,6 +82,16 @@ const table: Readonly<Record<string, Guard>> = {
   'POST /account/sessions/end-others': 'session',
   'GET /account/apps': 'session',
   'POST /account/apps/remove': 'session',
+  'GET /account/apps/manage': 'session',
+  'GET /account/apps/register': 'session',
+  'POST /account/apps/register': 'session',
+  'GET /account/apps/manage/:clientId': 'session',
+  'GET /account/apps/manage/:clientId/edit': 'session',
+  'POST /account/apps/manage/:clientId/edit': 'session',
+  'GET /account/apps/manage/:clientId/secret': 'session',
+  'POST /account/apps/manage/:clientId/secret': 'session',
+  'POST /account/apps/manage/:clientId/disable': 'session',
+  'POST /account/apps/manage/:clientId/enable': 'session',
   'GET /account/activity': 'session',
   'GET /account/data': 'session',
   'POST /account/data': 'session',
@@ -390,7 +400,7 @@ describe('the route table', () => {
       const { browser } = await visit(server, '/account')
       const cookie = browser.cookies.map(({ name, value }) => `${name}=${value}`).join('; ')
       const events = (await server.audit()).length
-      for (const path of variants(url.replace(':totpId', 'totp_0123456789012345678901'))) {
+      for (const path of variants(url.replace(':totpId', 'totp_0123456789012345678901').replace(':clientId', 'ehr'))) {
         const stranger = await send(method, path)
         expect([303, 404], `${method} ${path} as a stranger`).toContain(stranger.status)
         if (stranger.status === 303)

@@ -3,7 +3,15 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { auditEvents } from '../../src/audit/events.ts'
 import { sentenceFor } from '../../src/self-service/activity-words.ts'
-import { confirmationText, confirmedAt, navigation, paths, placeOf, stateOf } from '../../src/self-service/places.ts'
+import {
+  addressOfState,
+  confirmationText,
+  confirmedAt,
+  navigation,
+  paths,
+  placeOf,
+  stateOf,
+} from '../../src/self-service/places.ts'
 import { rolesInWords, whenInWords } from '../../src/self-service/words.ts'
 
 const neutral = 'Something about your account was recorded.'
@@ -103,6 +111,20 @@ describe('places', () => {
     expect(new Set(states.map((state) => placeOf(state))).size).toBe(states.length)
     for (const state of states) expect(stateOf(placeOf(state))).toBe(state)
     fc.assert(fc.property(fc.string(), (state) => states.includes(state) || placeOf(state) === 'overview'))
+  })
+
+  it('take the app of a page along, and no state leads out of the pages', () => {
+    expect(addressOfState(stateOf('ownAppSecret', 'client_1'))).toBe('/account/apps/manage/client_1/secret')
+    expect(addressOfState(stateOf('ownAppSecret'))).toBe(paths.ownApps)
+    expect(addressOfState(stateOf('profile', 'client_1'))).toBe(paths.profile)
+    const state = fc.tuple(fc.nat(20), fc.oneof(fc.constantFrom('..', '../..', '/x', 'a/b', '%2e'), fc.string()))
+    fc.assert(
+      fc.property(state, ([number, item]) => {
+        const address = addressOfState(`${number}.${item}`)
+        expect(new URL(address, 'http://x').pathname).toBe(address)
+        expect(address.startsWith('/account')).toBe(true)
+      }),
+    )
   })
 
   it('mark where one is, on pages below a part too', () => {

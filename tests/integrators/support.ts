@@ -1,0 +1,77 @@
+// Two hospitals with people of every degree of power over apps, and their browsers on the pages of apps.
+import { csrfOf } from '../self-service/support.ts'
+import type { Answer, Browser } from '../support/client.ts'
+import { password, people, startServer, type TestServer } from '../support/server.ts'
+import { seededSecret } from '../support/totp.ts'
+
+export const manage = '/account/apps/manage'
+export const register = '/account/apps/register'
+const person = (name: string, organization: string, roles: string[], extra: object = {}) => ({
+  email: `${name}@${organization}.example`,
+  name,
+  password,
+  organization,
+  roles,
+  emailVerified: true,
+  ...extra,
+})
+
+export function startIntegrators(): Promise<TestServer> {
+  const accounts = [
+    person('ida', 'mercy', ['org_admin'], { totpSecret: seededSecret }),
+    person('aud', 'mercy', ['auditor']),
+    person('hope', 'hope', ['org_admin']),
+  ]
+  return startServer('postgres', { seed: { ...people, accounts: [...(people.accounts ?? []), ...accounts] } })
+}
+
+export const webApp = {
+  name: 'Ward Round',
+  kind: 'web',
+  redirectUris: 'https://ward.example/callback\nhttp://localhost:9/callback',
+  signOutUris: 'https://ward.example/',
+  scope: ['openid', 'profile', 'offline_access'],
+  authentication: 'secret',
+  jwksUri: '',
+  profile: 'standard',
+  introspection: 'own',
+}
+
+type Form = Readonly<Record<string, string | readonly string[]>>
+
+/** Sends a form of a page as a browser would, boxes that are ticked among it. */
+export async function send(browser: Browser, page: Answer, action: string, form: Form): Promise<Answer> {
+  const body = new URLSearchParams({ csrf: csrfOf(page) })
+  for (const [name, value] of Object.entries(form)) for (const each of [value].flat()) body.append(name, each)
+  return browser.request(action, {
+    method: 'POST',
+    form: body as unknown as Record<string, string>,
+  })
+}
+
+export const tidy = (text: string) =>
+  text
+    .replaceAll('&quot;', '"')
+    .replaceAll('&#39;', "'")
+    .replaceAll('&gt;', '>')
+    .replaceAll('&lt;', '<')
+    .replaceAll('&amp;', '&')
+
+/** What is wrong with each field, as the page says beside it. */
+export const wrongsOf = (page: Answer) =>
+  Object.fromEntries(
+    [...page.text.matchAll(/<div class="wrong" id="(\w+)-wrong">([\s\S]*?)<\/div>/g)].map(([, field, text = '']) => [
+      field,
+      tidy(text.replace(/<[^>]+>/g, '').trim()),
+    ]),
+  )
+
+export const clientIdOf = (page: Answer) => /client_[\w-]{22}/.exec(page.text)?.[0] ?? ''
+export const secretOn = (page: Answer) => /aria-label="Client secret">([^<]+)</.exec(page.text)?.[1]
+
+/** An app that is registered with the form. */
+export async function registered(browser: Browser, form: Form = webApp) {
+  const answer = await send(browser, await browser.request(register), register, form)
+  if (answer.status !== 201) throw new Error(`${answer.status}: ${JSON.stringify(wrongsOf(answer))} ${answer.text}`)
+  return { answer, clientId: clientIdOf(answer), secret: secretOn(answer) ?? '' }
+}

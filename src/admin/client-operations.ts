@@ -23,6 +23,7 @@ const patch = z.strictObject({
   jwks_uri: clearable(clientFields.jwks_uri),
   require_pushed_authorization_requests: clientFields.require_pushed_authorization_requests.optional(),
   dpop_bound_access_tokens: clientFields.dpop_bound_access_tokens.optional(),
+  access_token_format: clientFields.access_token_format.optional(),
   introspection_signed_response_alg: clearable(clientFields.introspection_signed_response_alg),
   scope: clientFields.scope.optional(),
   introspection: clientFields.introspection.optional(),
@@ -48,6 +49,9 @@ const shape = {
   jwks_uri: z.string().nullable(),
   require_pushed_authorization_requests: z.boolean(),
   dpop_bound_access_tokens: z.boolean(),
+  access_token_format: z
+    .string()
+    .meta({ description: 'jwt: nothing ends an access token before it expires, 5 minutes after it was issued' }),
   introspection_signed_response_alg: z.string().nullable(),
   scope: z.string(),
   introspection: z.enum(['none', 'own', 'organization']),

@@ -35,6 +35,7 @@ const shape = {
       scopes: z.array(z.string()),
       redirectHosts: z.array(z.string()),
       tokenEndpointAuthMethods: z.array(z.string()),
+      accessTokenFormats: z.array(z.string()),
       profile: z.string(),
     })
     .meta({ description: 'what an app may ask for; more is refused' }),

@@ -86,6 +86,8 @@ export const clientFields = {
   jwks_uri: keysUri,
   require_pushed_authorization_requests: z.boolean(),
   dpop_bound_access_tokens: z.boolean(),
+  /** `jwt`: its APIs read tokens themselves (RFC 9068), and nothing ends one before it expires. */
+  access_token_format: z.enum(['opaque', 'jwt']),
   introspection_signed_response_alg: z.enum(['RS256', 'ES256']),
   scope: scopeList,
   introspection: z.enum(['none', 'own', 'organization']),
@@ -114,6 +116,7 @@ export const clientMembers = {
   jwks_uri: clientFields.jwks_uri.optional(),
   require_pushed_authorization_requests: clientFields.require_pushed_authorization_requests.default(false),
   dpop_bound_access_tokens: clientFields.dpop_bound_access_tokens.default(false),
+  access_token_format: clientFields.access_token_format.default('opaque'),
   introspection_signed_response_alg: clientFields.introspection_signed_response_alg.optional(),
   scope: clientFields.scope.default('openid profile email'),
   introspection: clientFields.introspection.default('none'),
@@ -178,6 +181,9 @@ export function memberProblems(client: ClientMembers): { readonly path: ClientFi
     if (client.backchannel_logout_session_required) problem('backchannel_logout_session_required', needs)
     if (client.backchannel_logout_causes) problem('backchannel_logout_causes', needs)
   }
+  // This server takes opaque tokens only, so that it hears at once of everything that ends one.
+  if (client.access_token_format === 'jwt' && client.scope.split(' ').includes('introspect'))
+    problem('access_token_format', 'must be opaque for the scope introspect')
   if (method === 'none' && client.introspection !== 'none')
     problem('introspection', 'needs a client that authenticates')
   return problems
@@ -206,6 +212,7 @@ function securityMetadata(client: ClientMembers): Record<string, unknown> {
     // Requests come pushed, and tokens are good with a proof of possession only.
     ...(isFapi || client.require_pushed_authorization_requests ? { require_pushed_authorization_requests: true } : {}),
     ...(isFapi || client.dpop_bound_access_tokens ? { dpop_bound_access_tokens: true } : {}),
+    ...(client.access_token_format === 'jwt' ? { access_token_format: 'jwt' } : {}),
     ...(client.introspection_signed_response_alg === undefined
       ? {}
       : { introspection_signed_response_alg: client.introspection_signed_response_alg }),

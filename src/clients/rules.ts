@@ -32,6 +32,7 @@ export const clientRules: Readonly<Record<ClientField, ClientRule>> = {
   jwks_uri: credential,
   require_pushed_authorization_requests: free,
   dpop_bound_access_tokens: free,
+  access_token_format: free,
   introspection_signed_response_alg: free,
   scope: asked,
   // Sees every token of the organisation, and no further than that.

@@ -130,6 +130,7 @@ function toStored(row: Row): StoredClient {
       jwks_uri: metadata.jwks_uri,
       require_pushed_authorization_requests: metadata.require_pushed_authorization_requests ?? false,
       dpop_bound_access_tokens: metadata.dpop_bound_access_tokens ?? false,
+      access_token_format: metadata.access_token_format ?? 'opaque',
       introspection_signed_response_alg: metadata.introspection_signed_response_alg,
       scope: metadata.scope ?? '',
       introspection: row['introspection'] as ClientMembers['introspection'],

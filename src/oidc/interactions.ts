@@ -153,7 +153,7 @@ export function createInteractions(parts: {
               const grant =
                 (details.grantId === undefined ? undefined : await provider.Grant.find(details.grantId)) ??
                 new provider.Grant({ accountId, clientId: client.clientId })
-              if (missingScopes.length > 0) addScopes(grant, missingScopes, provider.issuer)
+              if (missingScopes.length > 0) addScopes(grant, missingScopes, { issuer: provider.issuer, client })
               if (missingClaims.length > 0) grant.addOIDCClaims([...missingClaims])
               const grantId = await grant.save()
               if (missingScopes.length > 0) await parts.consents.add(tx, accountId, client.clientId, missingScopes)

@@ -14,10 +14,10 @@ import type { Sessions } from '../sessions/sessions.ts'
 import { acrs } from './acr.ts'
 import { createAdapterFactory } from './adapter.ts'
 import { sessionCookieName } from './browser-session.ts'
-import { accountClaims, accountOf } from './claims.ts'
+import { accountClaims } from './claims.ts'
 import type { Consents } from './consents.ts'
 import { devicePath, showCodeOfLink } from './device.ts'
-import { type DeviceCodes, deviceCodeSeconds } from './device-codes.ts'
+import type { DeviceCodes } from './device-codes.ts'
 import { answerFaults } from './faults.ts'
 import { features } from './features.ts'
 import {
@@ -31,10 +31,12 @@ import {
 } from './internals.ts'
 import type { FindIntrospected } from './introspected.ts'
 import { acceptIntrospectionBearer } from './introspection-bearer.ts'
+import { createJwtTokens } from './jwt-tokens.ts'
+import { lifetimes } from './lifetimes.ts'
 import type { ProtocolPages } from './pages.ts'
 import { prompts } from './prompts.ts'
 import { sessionOfToken } from './request-session.ts'
-import { addScopes, apiResource } from './resources.ts'
+import { addScopes, missingScopes } from './resources.ts'
 import type { Standings } from './standing.ts'
 import type { PayloadStore } from './store.ts'
 
@@ -61,11 +63,8 @@ export const authorizePath = '/oauth/authorize'
 /** Our own pages under /account as a relying party. It stands in no table, so nobody can register or change it. */
 export const accountClientId = 'mlpipes-account'
 
-const authorizationCodeSeconds = 60
-const interactionSeconds = 900
 // For what others sign (nbf and exp of client assertions). What is stored expires by the database's clock, to the second.
 const clockToleranceSeconds = 10
-const clientCredentialsSeconds = 300
 const signingAlgorithms = ['RS256', 'ES256'] as const
 /** Where a person's app uses what it was given. */
 const tokenRoutes = new Set(['token', 'userinfo'])
@@ -164,6 +163,7 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     extraParams: ['organization'],
     extraClientMetadata: {
       properties: [
+        'access_token_format',
         'introspection',
         'session_activity',
         'first_party',
@@ -191,42 +191,14 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     },
     loadExistingGrant: (context) => loadExistingGrant(context, parts),
     extraTokenClaims: async (context, token) => accountClaims(context, token),
-    ttl: {
-      AuthorizationCode: authorizationCodeSeconds,
-      ClientCredentials: clientCredentialsSeconds,
-      DeviceCode: deviceCodeSeconds,
-      Interaction: interactionSeconds,
-      IdToken: 3_600,
-      AccessToken: (context, token) =>
-        withinSession(context, token, accountOf(context)?.policy.tokens.accessTokenTtl ?? 900),
-      RefreshToken: (context, token) => {
-        const cap = accountOf(context)?.policy.tokens.refreshTokenTtl ?? 7_776_000
-        const ageSeconds = token.iiat === undefined ? 0 : Math.floor(Date.now() / 1000) - token.iiat
-        return withinSession(context, token, Math.max(1, cap - ageSeconds))
-      },
-      Grant: (context) => accountOf(context)?.policy.tokens.refreshTokenTtl ?? 7_776_000,
-      // Both limits of a session are columns of ours; this is only the provider's own idea of it.
-      Session: 86_400,
-    },
+    ttl: lifetimes,
     features: features(parts),
     interactions: { policy: prompts(), url: (_context, interaction) => `/interaction/${interaction.uid}` },
     renderError: parts.pages.error,
     // What others serve is read up to here and no further (F78).
     fetchResponseBodyLimits: { jwks_uri: 65_536 },
-    formats: { bitsOfOpaqueRandomness: 256 },
+    formats: { bitsOfOpaqueRandomness: 256, customizers: { jwt: createJwtTokens(parts) } },
   }
-}
-
-/** A token that ends with its session is not promised for longer than the session may last. */
-function withinSession(
-  context: KoaContextWithOIDC,
-  token: { readonly expiresWithSession?: boolean | undefined },
-  seconds: number,
-): number {
-  const session = token.expiresWithSession === true ? sessionOfToken(context.req) : undefined
-  if (!session) return seconds
-  const left = Math.floor((session.absoluteExpiresAt.getTime() - session.readAt.getTime()) / 1000)
-  return Math.max(1, Math.min(seconds, left))
 }
 
 /** The client that brings somebody to /account. Its codes are not redeemed: the session is what counts there. */
@@ -255,7 +227,8 @@ async function loadExistingGrant(
   const grantId = result?.consent?.grantId ?? session.grantIdFor(client.clientId)
   const existing = grantId === undefined ? undefined : await provider.Grant.find(grantId)
   if (existing) {
-    if (client['first_party'] === true) await extendFirstParty(existing, String(params?.['scope'] ?? ''), issuer)
+    const asked = client['first_party'] === true ? String(params?.['scope'] ?? '') : existing.getOIDCScope()
+    await complete(existing, asked, { issuer, client })
     return existing
   }
   const allowed =
@@ -264,17 +237,17 @@ async function loadExistingGrant(
       : await consents.find(session.accountId, client.clientId)
   if (allowed.length === 0) return undefined
   const grant = new provider.Grant({ accountId: session.accountId, clientId: client.clientId })
-  addScopes(grant, allowed, issuer)
+  addScopes(grant, allowed, { issuer, client })
   grant.addOIDCClaims([...context.oidc.requestParamClaims])
   await grant.save()
   return grant
 }
 
-async function extendFirstParty(grant: Grant, scope: string, issuer: string) {
-  const known = [...grant.getOIDCScope().split(' '), ...grant.getResourceScope(apiResource(issuer)).split(' ')]
-  const missing = scope.split(' ').filter((name) => !known.includes(name))
+/** Gives a grant what nobody needs to be asked for: all to the first party, and to others what they have in another form. */
+async function complete(grant: Grant, scope: string, about: Parameters<typeof addScopes>[2]) {
+  const missing = missingScopes(grant, scope.split(' ').filter(Boolean), about)
   if (missing.length === 0) return
-  addScopes(grant, missing, issuer)
+  addScopes(grant, missing, about)
   await grant.save()
 }
 

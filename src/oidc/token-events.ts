@@ -9,7 +9,9 @@ export function currentContext(): KoaContextWithOIDC | undefined {
   return context?.oidc ? context : undefined
 }
 
-export function tokenEvent(model: string, tokenHash: string, payload: AdapterPayload): AuditEvent {
+type IssuedToken = Pick<AdapterPayload, 'accountId' | 'clientId' | 'scope' | 'sessionUid'>
+
+export function tokenEvent(model: string, tokenHash: string, payload: IssuedToken): AuditEvent {
   const context = currentContext()
   const grantType = String(context?.oidc.params?.['grant_type'] ?? 'unknown')
   const common = {

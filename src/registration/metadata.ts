@@ -46,6 +46,7 @@ const shape = {
   jwks_uri: clientFields.jwks_uri,
   require_pushed_authorization_requests: clientFields.require_pushed_authorization_requests,
   dpop_bound_access_tokens: clientFields.dpop_bound_access_tokens,
+  access_token_format: clientFields.access_token_format,
   introspection_signed_response_alg: clientFields.introspection_signed_response_alg,
   scope: clientFields.scope,
   backchannel_logout_uri: clientFields.backchannel_logout_uri,
@@ -75,7 +76,7 @@ function toMembers(
   { response_types: _code, ...asked }: AskedMembers,
   { template, before }: AskingContext,
 ): ClientMembers {
-  const { grantTypes, tokenEndpointAuthMethods: methods, scopes, profile } = template
+  const { grantTypes, tokenEndpointAuthMethods: methods, accessTokenFormats: formats, scopes, profile } = template
   return {
     ...asked,
     redirect_uris: asked.redirect_uris ?? [],
@@ -89,6 +90,7 @@ function toMembers(
     application_type: asked.application_type ?? 'web',
     require_pushed_authorization_requests: asked.require_pushed_authorization_requests ?? false,
     dpop_bound_access_tokens: asked.dpop_bound_access_tokens ?? false,
+    access_token_format: asked.access_token_format ?? (formats.includes('opaque') ? 'opaque' : 'jwt'),
     scope: asked.scope ?? scopes.join(' '),
     backchannel_logout_session_required: asked.backchannel_logout_session_required ?? false,
     // An administrator's to say, and what they said stays.
@@ -133,7 +135,7 @@ function redirectProblem(
 }
 
 function templateProblems(members: ClientMembers, template: Template): MetadataProblem[] {
-  const { grantTypes, scopes, tokenEndpointAuthMethods } = template
+  const { grantTypes, scopes, tokenEndpointAuthMethods, accessTokenFormats } = template
   const only = (path: string, asked: readonly string[], allowed: readonly string[]): MetadataProblem[] =>
     asked.every((value) => allowed.includes(value))
       ? []
@@ -142,5 +144,6 @@ function templateProblems(members: ClientMembers, template: Template): MetadataP
     ...only('grant_types', members.grant_types, grantTypes),
     ...only('scope', members.scope.split(' '), scopes),
     ...only('token_endpoint_auth_method', [members.token_endpoint_auth_method], tokenEndpointAuthMethods),
+    ...only('access_token_format', [members.access_token_format], accessTokenFormats),
   ]
 }

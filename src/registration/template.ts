@@ -29,6 +29,7 @@ const setOf = <Item extends z.ZodType>(item: Item, most: number) =>
 
 const grantTypes = clientFields.grant_types.element
 const authMethods = clientFields.token_endpoint_auth_method
+const tokenFormats = clientFields.access_token_format
 
 export const templateSchema = z
   .strictObject({
@@ -48,6 +49,10 @@ export const templateSchema = z
       .min(1)
       .default(['client_secret_basic', 'private_key_jwt'])
       .meta({ description: 'ways in which the app may authenticate' }),
+    accessTokenFormats: setOf(tokenFormats, tokenFormats.options.length)
+      .min(1)
+      .default(['opaque'])
+      .meta({ description: 'forms of access token that may be asked for; nothing ends a jwt before it expires' }),
     profile: z.enum(['standard', 'fapi2']).default('standard').meta({ description: 'the profile that each app gets' }),
   })
   .superRefine((template, context) => {

@@ -96,6 +96,7 @@ const members = fc.record(
     id_token_signed_response_alg: mostly(fc.constantFrom('RS256', 'ES256', 'none', 'HS256')),
     require_pushed_authorization_requests: mostly(fc.boolean()),
     dpop_bound_access_tokens: mostly(fc.boolean()),
+    access_token_format: mostly(fc.constantFrom('opaque', 'jwt', 'saml')),
     client_uri: junk,
     logo_uri: junk,
     tos_uri: junk,
@@ -156,6 +157,7 @@ async function assertPermitted(clientId: string): Promise<void> {
   expect(list('response_types').filter((name) => name !== 'code')).toEqual([])
   expect(template.scopes).toEqual(expect.arrayContaining(String(said['scope']).split(' ')))
   expect(template.tokenEndpointAuthMethods).toContain(said['token_endpoint_auth_method'])
+  expect(template.accessTokenFormats).toContain(said['access_token_format'] ?? 'opaque')
   for (const uri of [...list('redirect_uris'), ...list('post_logout_redirect_uris')]) {
     const url = new URL(uri)
     expect(uri).not.toMatch(/[#*\\\s]/)

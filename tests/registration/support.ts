@@ -8,6 +8,7 @@ export const template: Template = {
   scopes: ['openid', 'profile', 'email', 'offline_access'],
   redirectHosts: ['app.vendor.example', 'localhost', '127.0.0.1'],
   tokenEndpointAuthMethods: ['client_secret_basic', 'private_key_jwt', 'none'],
+  accessTokenFormats: ['opaque'],
   profile: 'standard',
 }
 

@@ -1,0 +1,49 @@
+// How long what the provider issues lasts. What a policy says of tokens, and when the session of one ends, decides; codes
+// and what a service gets for itself last as long for everybody.
+import type { Configuration, KoaContextWithOIDC } from 'oidc-provider'
+import { accountOf } from './claims.ts'
+import { deviceCodeSeconds } from './device-codes.ts'
+import { sessionOfToken } from './request-session.ts'
+import { isJwt } from './resources.ts'
+
+/** A JWT is good until it expires, whatever happens meanwhile: so that is soon, whatever the policy says. */
+export const maxJwtSeconds = 300
+const clientCredentialsSeconds = maxJwtSeconds
+const authorizationCodeSeconds = 60
+const interactionSeconds = 900
+const accessTokenSeconds = 900
+const refreshTokenSeconds = 7_776_000
+
+export const lifetimes: NonNullable<Configuration['ttl']> = {
+  AuthorizationCode: authorizationCodeSeconds,
+  ClientCredentials: clientCredentialsSeconds,
+  DeviceCode: deviceCodeSeconds,
+  Interaction: interactionSeconds,
+  IdToken: 3_600,
+  AccessToken: (context, token) => {
+    const seconds = accountOf(context)?.policy.tokens.accessTokenTtl ?? accessTokenSeconds
+    return withinSession(context, token, isJwt(token) ? Math.min(seconds, maxJwtSeconds) : seconds)
+  },
+  RefreshToken: (context, token) => {
+    const cap = accountOf(context)?.policy.tokens.refreshTokenTtl ?? refreshTokenSeconds
+    const ageSeconds = token.iiat === undefined ? 0 : Math.floor(Date.now() / 1000) - token.iiat
+    return withinSession(context, token, Math.max(1, cap - ageSeconds))
+  },
+  Grant: (context) => accountOf(context)?.policy.tokens.refreshTokenTtl ?? refreshTokenSeconds,
+  // Both limits of a session are columns of ours; this is only the provider's own idea of it.
+  Session: 86_400,
+}
+
+type SessionToken = Parameters<typeof isJwt>[0] & { readonly expiresWithSession?: boolean | undefined }
+
+/**
+ * A token that ends with its session is not promised for longer than the session may last: nor, where nobody asks us about
+ * it any more, than it would if its person did nothing from now on.
+ */
+function withinSession(context: KoaContextWithOIDC, token: SessionToken, seconds: number): number {
+  const session = token.expiresWithSession === true ? sessionOfToken(context.req) : undefined
+  if (!session) return seconds
+  const { absoluteExpiresAt, idleExpiresAt, readAt } = session
+  const end = Math.min(absoluteExpiresAt.getTime(), isJwt(token) ? idleExpiresAt.getTime() : Number.POSITIVE_INFINITY)
+  return Math.max(1, Math.min(seconds, Math.floor((end - readAt.getTime()) / 1000)))
+}

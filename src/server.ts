@@ -26,6 +26,7 @@ import { createDeliveries } from './deliveries/deliveries.ts'
 import { createApp, type Route } from './http/app.ts'
 import { createOutbound } from './http/outbound.ts'
 import { createViews } from './http/views.ts'
+import { createFaults } from './integrators/faults.ts'
 import { addIntegratorRoutes } from './integrators/routes.ts'
 import { createInvitations } from './invitations/invitations.ts'
 import { addInvitationRoutes } from './invitations/routes.ts'
@@ -118,6 +119,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const pages = createProtocolPages(views)
   const onFault = (error: unknown) => logger.error({ err: error }, 'the provider failed')
   const standings = createStandings({ accounts, policies })
+  const faults = createFaults({ database, logger })
   const live = await startLiveProvider(
     {
       issuer,
@@ -135,6 +137,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
       pages,
       record,
       onFault,
+      noteFault: faults.note,
     },
     keys,
     logger,
@@ -204,7 +207,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
     views,
     now,
   })
-  addIntegratorRoutes(app, { issuer, browserSessions, accounts, devices, secrets, views, now, desk })
+  addIntegratorRoutes(app, { issuer, browserSessions, accounts, devices, secrets, views, now, desk, faults })
   addAuthApi(app, {
     ...mailing,
     ...signIn,
@@ -268,6 +271,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
       const idle = setInterval(() => app.server.closeIdleConnections(), idleSweepMs)
       await app.close()
       clearInterval(idle)
+      await faults.stop()
     },
   }
 }

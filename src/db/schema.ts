@@ -137,6 +137,18 @@ export interface Schema {
     previous_secret_digest: string | null
     previous_secret_until: TimestampOrNull
   }
+  client_faults: {
+    client_id: string
+    slot: number
+    endpoint: string
+    error: string
+    reason: string
+    facts: Json
+    digest: string
+    count: string
+    first_at: GeneratedTimestamp
+    occurred_at: GeneratedTimestamp
+  }
   consents: { account_id: string; client_id: string; scopes: string[]; granted_at: GeneratedTimestamp }
   oidc_payloads: {
     model: string
@@ -151,6 +163,7 @@ export interface Schema {
     organization_id: string | null
     user_code_hash: string | null
     polled_at: TimestampOrNull
+    failures: Generated<number>
   }
   sessions: {
     uid: string

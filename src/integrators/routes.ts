@@ -10,6 +10,8 @@ import { addressOf, confirmedAt, paths } from '../self-service/places.ts'
 import { whenInWords } from '../self-service/words.ts'
 import { authentications, introspections, kindOf, kinds, overlaps, profiles, scopeChoices } from './choices.ts'
 import { allowedTo, appIdOf, freshFactor, integratorOf, operations, orNothing, orWrong } from './desk.ts'
+import { type Registered, wordsFor } from './fault-words.ts'
+import type { Faults } from './faults.ts'
 import {
   changeOf,
   type EditForm,
@@ -25,6 +27,7 @@ import {
 
 export interface IntegratorRouteParts extends DoorParts {
   readonly desk: Desk
+  readonly faults: Pick<Faults, 'recent'>
 }
 
 export function addIntegratorRoutes(app: FastifyInstance, parts: IntegratorRouteParts): void {
@@ -129,11 +132,18 @@ async function appOf(desk: Desk, visit: Visit) {
 }
 
 function addApp(door: Door, parts: IntegratorRouteParts): void {
-  const { desk } = parts
+  const { desk, faults } = parts
   const page = async (visit: Visit, problem?: string) => {
     const { caller, app } = await appOf(desk, visit)
+    const recent = await faults.recent(caller.organization.id, app.client_id)
     return door.page(visit, 'ownApp', 'app', app.client_name, {
       app: shown(app),
+      faults: recent.map((fault) => ({
+        ...wordsFor(fault, registeredOf(app)),
+        error: fault.error,
+        count: fault.count,
+        at: whenInWords(fault.at),
+      })),
       may: allowedTo(caller),
       href: addressOf('ownApp', app.client_id),
       error: problem === undefined ? undefined : { title: 'That was not done', text: problem },
@@ -156,6 +166,13 @@ function addApp(door: Door, parts: IntegratorRouteParts): void {
 }
 
 type App = Awaited<ReturnType<typeof appOf>>['app']
+
+const registeredOf = (app: App): Registered => ({
+  redirectUris: app.redirect_uris,
+  scope: app.scope,
+  grantTypes: app.grant_types,
+  method: app.token_endpoint_auth_method,
+})
 
 function shown(app: App) {
   const titleOf = (all: readonly { readonly value: string; readonly title: string }[], value: string) =>

@@ -2,6 +2,8 @@
 // seconds. Requests that are under way finish on the one they began with.
 import type { FastifyBaseLogger } from 'fastify'
 import type { Provider } from 'oidc-provider'
+import type { ClientFault } from '../clients/fault-reasons.ts'
+import { watchClientFaults } from './client-faults.ts'
 import { type Documents, renderDocuments } from './documents.ts'
 import type { Keys } from './keys.ts'
 import { createProvider, type ProviderParts, recordRefusals } from './provider.ts'
@@ -18,13 +20,14 @@ export interface LiveProvider {
 }
 
 export async function startLiveProvider(
-  parts: ProviderParts,
+  parts: ProviderParts & { noteFault(fault: ClientFault): void },
   keys: Keys,
   log: FastifyBaseLogger,
 ): Promise<LiveProvider> {
   const build = (jwks: Parameters<typeof createProvider>[1]) => {
     const provider = createProvider(parts, jwks)
     recordRefusals(provider, parts.record, parts.onFault)
+    watchClientFaults(provider, parts.noteFault)
     return provider
   }
   const first = await keys.load()

@@ -27,6 +27,8 @@ const filling = (x: string, y: string) => {
       values ('registration_${x}', 'org_${x}', 'Vendor', 'hash-${x}', '{}', 1, ${hour})`,
     `insert into client_registrations (client_id, token_hash, template, registration_token_id)
       values ('client_${x}', 'hash-${x}', '{}', 'registration_${x}')`,
+    `insert into client_faults (client_id, slot, endpoint, error, reason, facts, digest, count)
+      values ('client_${x}', 0, 'token', 'invalid_grant', 'code_used', '{}', 'd', 1)`,
     ...people.flatMap((id) => [
       `insert into accounts (id, email, email_normalized, name, organization_id)
         values ('${id}', '${id}@x.example', '${id}@x.example', 'Person ${id}', 'org_${x}')`,
@@ -132,6 +134,7 @@ export const scopedTables: Readonly<Record<string, Rule>> = {
   clients: { sees: isHere },
   registration_tokens: { sees: isHere },
   client_registrations: { sees: isOfClient },
+  client_faults: { sees: isOfClient },
   consents: { sees: (...of) => isAtHome(...of) || isOfClient(...of), adds: never },
   oidc_payloads: {
     sees: (...of) => isHereOrAtHome(...of) || (of[0]['account_id'] === null && isOfClient(...of)),

@@ -11,7 +11,7 @@ for (const box of document.querySelectorAll('[data-copy]')) {
   status.setAttribute('role', 'status')
   button.addEventListener('click', async () => {
     try {
-      await navigator.clipboard.writeText(box.querySelector('code').textContent)
+      await navigator.clipboard.writeText((box.querySelector('pre') ?? box.querySelector('code')).textContent)
       status.textContent = 'Copied.'
     } catch {
       status.textContent = 'Your browser did not allow that. Mark it and copy it by hand.'

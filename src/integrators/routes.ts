@@ -24,6 +24,7 @@ import {
   type Wrong,
   wrongWithKind,
 } from './forms.ts'
+import { snippetsFor, tryCommand } from './snippets.ts'
 
 export interface IntegratorRouteParts extends DoorParts {
   readonly desk: Desk
@@ -132,12 +133,25 @@ async function appOf(desk: Desk, visit: Visit) {
 }
 
 function addApp(door: Door, parts: IntegratorRouteParts): void {
-  const { desk, faults } = parts
+  const { desk, faults, issuer } = parts
   const page = async (visit: Visit, problem?: string) => {
     const { caller, app } = await appOf(desk, visit)
+    const facts = {
+      issuer,
+      clientId: app.client_id,
+      grantTypes: app.grant_types,
+      method: app.token_endpoint_auth_method,
+      redirectUris: app.redirect_uris,
+      scope: app.scope,
+      isFapi: app.profile === 'fapi2',
+      idTokenAlg: app.id_token_signed_response_alg ?? undefined,
+    }
     const recent = await faults.recent(caller.organization.id, app.client_id)
     return door.page(visit, 'ownApp', 'app', app.client_name, {
       app: shown(app),
+      hasSecret: app.hasSecret,
+      snippets: snippetsFor(facts),
+      tryCommand: tryCommand(facts),
       faults: recent.map((fault) => ({
         ...wordsFor(fault, registeredOf(app)),
         error: fault.error,

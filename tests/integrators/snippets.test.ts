@@ -1,0 +1,121 @@
+// Snippets as they stand on the page of an app. The one for openid-client is run as it is copied, against this server, for
+// every kind of app; the others are held to the values of the server, since their languages are not at hand here.
+import { generateKeyPairSync } from 'node:crypto'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { resolve } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { visit } from '../self-service/support.ts'
+import { Browser, signIn } from '../support/client.ts'
+import type { TestServer } from '../support/server.ts'
+import { manage, registered, startIntegrators, tidy, webApp } from './support.ts'
+
+const redirectUri = 'http://localhost:9/callback'
+const folder = resolve('test-results/snippets')
+const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+let server: TestServer
+let browser: Browser
+beforeAll(async () => {
+  server = await startIntegrators()
+  browser = (await visit(server, manage, 'ida@mercy.example')).browser
+  mkdirSync(folder, { recursive: true })
+  process.env['PRIVATE_KEY_FILE'] = `${folder}/key.pem`
+  writeFileSync(`${folder}/key.pem`, privateKey.export({ type: 'pkcs8', format: 'pem' }))
+  const keyed = {
+    organization: 'mercy',
+    token_endpoint_auth_method: 'private_key_jwt' as const,
+    jwks: { keys: [{ ...publicKey.export({ format: 'jwk' }), kid: 'k', alg: 'ES256', use: 'sig' }] },
+    redirect_uris: [redirectUri],
+    scope: 'openid profile',
+  }
+  await server.apply({
+    clients: [
+      { client_id: 'keyed', client_name: 'Keyed', ...keyed },
+      { client_id: 'fapi', client_name: 'Fapi', profile: 'fapi2', ...keyed },
+    ],
+  })
+})
+afterAll(() => server.close())
+
+async function snippetOf(clientId: string, id = 'node'): Promise<string | undefined> {
+  const page = await browser.request(`${manage}/${clientId}`)
+  const text = new RegExp(`<code id="snippet-${id}"[^>]*>([\\s\\S]*?)</code></pre>`).exec(page.text)?.[1]
+  return text === undefined ? undefined : tidy(text)
+}
+
+/** Runs what was copied, as a module of its own. */
+async function run(clientId: string, secret = ''): Promise<Record<string, (...given: unknown[]) => unknown>> {
+  const file = `${folder}/${clientId}.mjs`
+  writeFileSync(file, (await snippetOf(clientId)) ?? '')
+  process.env['CLIENT_SECRET'] = secret
+  return import(pathToFileURL(file).href)
+}
+
+const webApps = { ...webApp, redirectUris: redirectUri }
+const cases: readonly (readonly [string, () => Promise<{ clientId: string; secret: string }>])[] = [
+  ['a web app', () => registered(browser, webApps)],
+  [
+    'a single-page app',
+    () => registered(browser, { ...webApps, kind: 'spa', authentication: 'none', introspection: 'none' }),
+  ],
+  ['an app with a key', async () => ({ clientId: 'keyed', secret: '' })],
+  ['an app of profile fapi2', async () => ({ clientId: 'fapi', secret: '' })],
+]
+
+describe('the snippet for openid-client', () => {
+  it.each(cases)('signs somebody in for %s', async (_, make) => {
+    const { clientId, secret } = await make()
+    const { begin, finish } = await run(clientId, secret)
+    const begun = (await begin?.()) as { url: string; kept: unknown }
+    const landing = await signIn(new Browser(server), { url: begun.url, verifier: '' })
+    const result = await finish?.(landing.url, begun.kept)
+    expect(result).toMatchObject({ claims: { org_slug: 'mercy', aud: clientId }, accessToken: expect.any(String) })
+  })
+
+  it('gets a service a token, and a device its code', async () => {
+    const service = await registered(browser, { ...webApp, kind: 'service', redirectUris: '', scope: ['introspect'] })
+    const { getToken } = await run(service.clientId, service.secret)
+    expect(await getToken?.()).toMatchObject({ accessToken: expect.any(String), expiresIn: expect.any(Number) })
+
+    const form = { kind: 'device', redirectUris: '', authentication: 'none', introspection: 'none' }
+    const device = await registered(browser, { ...webApp, ...form })
+    const { signIn: begin } = await run(device.clientId)
+    let shown: unknown[] = []
+    // Nobody types the code: what is shown ends it.
+    const show = (...said: unknown[]) => {
+      shown = said
+      throw new Error('enough')
+    }
+    await expect(begin?.(show)).rejects.toThrow('enough')
+    expect(shown).toEqual([expect.stringContaining('/device'), expect.stringMatching(/^[A-Z]{4}-[A-Z]{4}$/)])
+  })
+})
+
+describe('the other snippets', () => {
+  it('hold the values of the app and of the server, and never a secret', async () => {
+    const { clientId, secret } = await registered(browser, webApps)
+    const metadata = await fetch(`${server.issuer}/.well-known/openid-configuration`)
+    const discovery = (await metadata.json()) as { issuer: string }
+    for (const id of ['spring', 'authlib', 'aspnet']) {
+      const text = (await snippetOf(clientId, id)) ?? ''
+      expect(text, id).toContain(JSON.stringify(clientId))
+      expect(text, id).toContain(discovery.issuer)
+      for (const scope of ['openid', 'profile', 'offline_access']) expect(text, id).toContain(scope)
+      expect(text, id).toContain('CLIENT_SECRET')
+      expect(text, id).not.toContain(secret)
+      expect(text, id).toContain(id === 'aspnet' ? 'CallbackPath = "/callback"' : JSON.stringify(redirectUri))
+    }
+    expect(await snippetOf(clientId, 'spring')).toContain('client-authentication-method: client_secret_basic')
+    expect(await snippetOf(clientId, 'authlib')).toContain(`"${discovery.issuer}/.well-known/openid-configuration"`)
+    const page = tidy((await browser.request(`${manage}/${clientId}`)).text)
+    expect(page).toContain(`try --issuer ${discovery.issuer} --client-id ${clientId}`)
+  })
+
+  it('are there only where the library can do what the app is registered for', async () => {
+    expect(await snippetOf('fapi', 'spring')).toBeUndefined()
+    expect(await snippetOf('api', 'aspnet')).toBeUndefined()
+    expect(await snippetOf('api', 'authlib')).toContain('grant_type="client_credentials"')
+    expect(await snippetOf('api', 'spring')).toContain('authorization-grant-type: client_credentials')
+    expect(await snippetOf('spa', 'spring')).not.toContain('CLIENT_SECRET')
+  })
+})

@@ -5,6 +5,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { createVerifier } from '../../packages/resource-server/src/index.ts'
 import { visit } from '../self-service/support.ts'
 import { Browser, signIn } from '../support/client.ts'
 import type { TestServer } from '../support/server.ts'
@@ -51,6 +52,15 @@ async function run(clientId: string, secret = ''): Promise<Record<string, (...gi
   return import(pathToFileURL(file).href)
 }
 
+/** The guide's last step: an API that was registered on the same pages takes the token. */
+async function verified(accessToken: string): Promise<unknown> {
+  const form = { kind: 'service', redirectUris: '', scope: ['openid'], introspection: 'organization' }
+  const { clientId, secret } = await registered(browser, { ...webApp, ...form })
+  const verifier = createVerifier({ issuer: server.issuer, clientId, clientSecret: secret })
+  const headers = { authorization: `Bearer ${accessToken}` }
+  return verifier.verify({ method: 'GET', url: 'http://localhost/', headers })
+}
+
 const webApps = { ...webApp, redirectUris: redirectUri }
 const cases: readonly (readonly [string, () => Promise<{ clientId: string; secret: string }>])[] = [
   ['a web app', () => registered(browser, webApps)],
@@ -70,6 +80,7 @@ describe('the snippet for openid-client', () => {
     const landing = await signIn(new Browser(server), { url: begun.url, verifier: '' })
     const result = await finish?.(landing.url, begun.kept)
     expect(result).toMatchObject({ claims: { org_slug: 'mercy', aud: clientId }, accessToken: expect.any(String) })
+    if (clientId !== 'fapi') expect(await verified(String(Object(result)['accessToken']))).toMatchObject({ ok: true })
   })
 
   it('gets a service a token, and a device its code', async () => {

@@ -73,7 +73,11 @@ function node(facts: SnippetFacts, isCode: boolean): string {
 
 function nodeImports({ method }: SnippetFacts): string[] {
   const key = ["import { createPrivateKey } from 'node:crypto'", "import { readFileSync } from 'node:fs'"]
-  return [...(method === 'private_key_jwt' ? key : []), "import * as client from 'openid-client'"]
+  return [
+    ...(method === 'private_key_jwt' ? key : []),
+    ...(method === 'none' ? [] : ["import { env } from 'node:process'"]),
+    "import * as client from 'openid-client'",
+  ]
 }
 
 function nodeConfig(facts: SnippetFacts): string[] {
@@ -85,13 +89,13 @@ function nodeConfig(facts: SnippetFacts): string[] {
       : method === 'private_key_jwt'
         ? 'client.PrivateKeyJwt(privateKey)'
         : method === 'client_secret_post'
-          ? 'client.ClientSecretPost(process.env.CLIENT_SECRET)'
-          : 'client.ClientSecretBasic(process.env.CLIENT_SECRET)'
+          ? 'client.ClientSecretPost(env.CLIENT_SECRET)'
+          : 'client.ClientSecretBasic(env.CLIENT_SECRET)'
   return [
     ...(method === 'private_key_jwt'
       ? [
           '// A key on P-256 in PEM (PKCS #8), whose public half is registered.',
-          'const privateKey = createPrivateKey(readFileSync(process.env.PRIVATE_KEY_FILE)).toCryptoKey(',
+          'const privateKey = createPrivateKey(readFileSync(env.PRIVATE_KEY_FILE)).toCryptoKey(',
           "  { name: 'ECDSA', namedCurve: 'P-256' }, false, ['sign'])",
         ]
       : []),

@@ -47,6 +47,8 @@ export const auditEvents = {
   'token.issued': z.strictObject({ grantType, kind: reason, scope: scope.optional(), tokenHash: z.string().max(64) }),
   'token.refreshed': z.strictObject({ kind: reason, scope: scope.optional(), tokenHash: z.string().max(64) }),
   'token.revoked': z.strictObject({ kind: reason, tokenHash: z.string().max(64).optional() }),
+  /** A code was tried without what belongs to it; dead after some of these. */
+  'code.refused': z.strictObject({ codeHash: z.string().max(64), failures: attempts, isDead: z.boolean() }),
   'token.reuse_detected': z.strictObject({ kind: reason, withinGrace: z.boolean(), tokenHash: z.string().max(64) }),
   'consent.granted': z.strictObject({ scopes: z.array(z.string().max(256)) }),
   'consent.denied': z.strictObject({ scopes: z.array(z.string().max(256)) }),

@@ -9,6 +9,7 @@ import type { Db } from '../db/database.ts'
 import { hasScope, inRequestTransaction, withOpenTransaction } from '../db/transaction.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { accountOf } from './claims.ts'
+import { codeSpent, codeTried } from './code-failures.ts'
 import type { FindIntrospected } from './introspected.ts'
 import { endOfSession, introspectedOf, keepIntrospected } from './request-session.ts'
 import { sessionAdapter } from './session-adapter.ts'
@@ -80,6 +81,8 @@ function payloadAdapter(parts: AdapterParts, model: string): Adapter {
         throw model === 'PushedAuthorizationRequest'
           ? new errors.InvalidRequestUri('request_uri was already used')
           : new errors.InvalidGrant('already used')
+      const context = currentContext()
+      if (model === 'AuthorizationCode' && context) codeSpent(context.req)
     },
     async destroy(id) {
       const idHash = sha256(id)
@@ -130,6 +133,8 @@ async function findToSpend(parts: AdapterParts, model: string, id: string, idHas
     const isInSession = model === 'AuthorizationCode' && typeof sessionUid === 'string'
     return isInSession && !(await parts.sessions.hold(tx, sessionUid)) ? undefined : found
   })
+  const context = currentContext()
+  if (model === 'AuthorizationCode' && context && stored && !stored.consumed) codeTried(context.req, idHash)
   return stored && isHonestRace(model, stored) ? undefined : present(stored, id)
 }
 

@@ -7,6 +7,7 @@ import { originOf } from '../http/origin.ts'
 import type { Views } from '../http/views.ts'
 import { pollSeconds, TooManyCodes } from './device-codes.ts'
 import type { ProtocolPages } from './pages.ts'
+import { isProviders } from './token-events.ts'
 
 export const devicePath = '/device'
 const codeLength = 64
@@ -146,11 +147,6 @@ export function showCodeOfLink(provider: Provider, { device }: Pick<ProtocolPage
     if (context.oidc.params?.['user_code'] !== undefined) device.input(context, '')
   })
   provider.on('device_authorization.success', (_context, body) => void Reflect.set(body, 'interval', pollSeconds))
-}
-
-/** Whether a route of the provider answered. */
-function isProviders(context: object): context is KoaContextWithOIDC {
-  return 'oidc' in context
 }
 
 function typedIn({ oidc }: KoaContextWithOIDC): string {

@@ -15,6 +15,7 @@ import { acrs } from './acr.ts'
 import { createAdapterFactory } from './adapter.ts'
 import { sessionCookieName } from './browser-session.ts'
 import { accountClaims } from './claims.ts'
+import { countCodeFailure } from './code-failures.ts'
 import type { Consents } from './consents.ts'
 import { devicePath, showCodeOfLink } from './device.ts'
 import type { DeviceCodes } from './device-codes.ts'
@@ -39,6 +40,7 @@ import { sessionOfToken } from './request-session.ts'
 import { addScopes, missingScopes } from './resources.ts'
 import type { Standings } from './standing.ts'
 import type { PayloadStore } from './store.ts'
+import { isProviders } from './token-events.ts'
 
 export interface ProviderParts {
   readonly issuer: string
@@ -66,6 +68,8 @@ export const accountClientId = 'mlpipes-account'
 // For what others sign (nbf and exp of client assertions). What is stored expires by the database's clock, to the second.
 const clockToleranceSeconds = 10
 const signingAlgorithms = ['RS256', 'ES256'] as const
+const clientAuthMethods = ['client_secret_basic', 'client_secret_post', 'private_key_jwt'] as const
+const clientAuthAlgorithms = ['RS256', 'RS384', 'PS256', 'ES256', 'ES384', 'Ed25519'] as const
 /** Where a person's app uses what it was given. */
 const tokenRoutes = new Set(['token', 'userinfo'])
 /** What a refresh token may come of. */
@@ -91,7 +95,11 @@ export function createProvider(parts: ProviderParts, jwks: readonly JWK[]): Prov
   provider.use(async (context, next) => {
     const path = context.path.toLowerCase().replace(/\/$/, '')
     if (!transactionalRoutes.has(path)) return next()
-    return withScope(parts.db, next, () => context.status < 500)
+    const work = async () => {
+      await next()
+      if (isProviders(context)) await countCodeFailure(parts.db, context)
+    }
+    return withScope(parts.db, work, () => context.status < 500)
   })
   provider.use(async (context, next) => {
     await next()
@@ -136,8 +144,7 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
       revocation: '/oauth/revoke',
       end_session: '/oauth/logout',
     },
-    // Answered by registration/routes.ts, past the provider; discovery says where all the same.
-    discovery: { registration_endpoint: `${parts.issuer}/oauth/register` },
+    discovery: discovery(parts.issuer),
     responseTypes: ['code'],
     scopes: [...supportedScopes],
     claims: {
@@ -147,10 +154,10 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     },
     acrValues: [...acrs],
     subjectTypes: ['public'],
-    clientAuthMethods: ['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none'],
+    clientAuthMethods: [...clientAuthMethods, 'none'],
     enabledJWA: {
       idTokenSigningAlgValues: [...signingAlgorithms],
-      clientAuthSigningAlgValues: ['RS256', 'RS384', 'PS256', 'ES256', 'ES384', 'Ed25519'],
+      clientAuthSigningAlgValues: [...clientAuthAlgorithms],
       userinfoSigningAlgValues: [...signingAlgorithms],
       introspectionSigningAlgValues: [...signingAlgorithms],
       requestObjectSigningAlgValues: ['RS256', 'PS256', 'ES256'],
@@ -198,6 +205,20 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     // What others serve is read up to here and no further (F78).
     fetchResponseBodyLimits: { jwks_uri: 65_536 },
     formats: { bitsOfOpaqueRandomness: 256, customizers: { jwt: createJwtTokens(parts) } },
+  }
+}
+
+/** What discovery says beside what the provider does (RFC 8414 §2). */
+function discovery(issuer: string): Record<string, string | string[]> {
+  return {
+    // Answered by registration/routes.ts, past the provider.
+    registration_endpoint: `${issuer}/oauth/register`,
+    // Nobody is told of tokens without saying who they are; `Bearer` is introspection-bearer.ts.
+    introspection_endpoint_auth_methods_supported: [...clientAuthMethods, 'Bearer'],
+    introspection_endpoint_auth_signing_alg_values_supported: [...clientAuthAlgorithms],
+    // An app without a secret takes its own tokens back.
+    revocation_endpoint_auth_methods_supported: [...clientAuthMethods, 'none'],
+    revocation_endpoint_auth_signing_alg_values_supported: [...clientAuthAlgorithms],
   }
 }
 

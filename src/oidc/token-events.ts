@@ -9,6 +9,11 @@ export function currentContext(): KoaContextWithOIDC | undefined {
   return context?.oidc ? context : undefined
 }
 
+/** Whether a route of the provider answered. */
+export function isProviders(context: object): context is KoaContextWithOIDC {
+  return 'oidc' in context
+}
+
 type IssuedToken = Pick<AdapterPayload, 'accountId' | 'clientId' | 'scope' | 'sessionUid'>
 
 export function tokenEvent(model: string, tokenHash: string, payload: IssuedToken): AuditEvent {

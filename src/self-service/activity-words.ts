@@ -152,6 +152,8 @@ const sentences: Readonly<Partial<Record<AuditEventName, Words>>> = {
     `${capital(anApp(entry))} received ${kinds[details('kind')] ?? 'a token'} for your account.`,
   'token.refreshed': (_, entry) => `${capital(anApp(entry))} renewed its access to your account.`,
   'token.revoked': (_, entry) => `Access of ${anApp(entry)} was taken back.`,
+  'code.refused': (details, entry) =>
+    `${capital(anApp(entry))} tried to finish a sign-in without what belongs to it${details('isDead') === 'true' ? ', so often that the sign-in was stopped' : ''}.`,
   'token.reuse_detected': (_, entry) =>
     `A token of ${anApp(entry)} was used a second time. All access that came from it was ended.`,
   'authorization.refused': (_, entry) => `A request of ${anApp(entry)} was refused.`,

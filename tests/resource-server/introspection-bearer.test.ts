@@ -2,7 +2,7 @@
 import { randomUUID } from 'node:crypto'
 import { exportJWK, generateKeyPair, SignJWT } from 'jose'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { basic, introspect } from '../support/client.ts'
+import { basic, introspect, post } from '../support/client.ts'
 import { type DatabaseKind, mainDatabase, startServer, type TestServer } from '../support/server.ts'
 import { personTokens, seed, serviceToken } from './seed.ts'
 
@@ -38,6 +38,9 @@ describe.each(mainDatabase)('on %s', (kind: DatabaseKind) => {
       client_id: 'first',
       scope: expect.stringContaining('openid'),
       iss: server.issuer,
+      sub: expect.stringMatching(/^acc_/),
+      exp: expect.any(Number),
+      iat: expect.any(Number),
       sid: expect.any(String),
       acr: expect.any(String),
       auth_time: expect.any(Number),
@@ -46,7 +49,36 @@ describe.each(mainDatabase)('on %s', (kind: DatabaseKind) => {
     })
     expect(byBearer.headers.get('cache-control')).toBe('no-store')
     // It may ask about its own token too.
-    expect((await ask(`bearer ${caller}`, { token: caller })).body).toMatchObject({ active: true, client_id: 'reader' })
+    expect((await ask(`bearer ${caller}`, { token: caller })).body).toEqual({
+      active: true,
+      client_id: 'reader',
+      scope: 'introspect',
+      token_type: 'Bearer',
+      iss: server.issuer,
+      exp: expect.any(Number),
+      iat: expect.any(Number),
+      org_id: Reflect.get(Object(byBearer.body), 'org_id'),
+    })
+  })
+
+  it('is announced with every way to say who asks, as is revocation, which is for apps without a secret too', async () => {
+    const answer = await fetch(new URL('/.well-known/oauth-authorization-server', server.issuer))
+    const metadata: Record<string, unknown> = Object(await answer.json())
+    const methods = ['client_secret_basic', 'client_secret_post', 'private_key_jwt']
+    const algorithms = metadata['token_endpoint_auth_signing_alg_values_supported']
+    expect(algorithms).toContain('ES256')
+    expect(metadata).toMatchObject({
+      introspection_endpoint_auth_methods_supported: [...methods, 'Bearer'],
+      introspection_endpoint_auth_signing_alg_values_supported: algorithms,
+      revocation_endpoint_auth_methods_supported: [...methods, 'none'],
+      revocation_endpoint_auth_signing_alg_values_supported: algorithms,
+    })
+    const { access_token: token } = await personTokens(server, 'spa', { scope: 'openid' })
+    const asSpa = (path: string) => post(server, path, 'spa', { token })
+    expect((await asSpa('/oauth/introspect')).body).toEqual({ active: false })
+    expect(await introspect(server, token)).toMatchObject({ active: true })
+    expect((await asSpa('/oauth/revoke')).status).toBe(200)
+    expect(await introspect(server, token)).toEqual({ active: false })
   })
 
   it('lets in a client that has a key and no secret', async () => {

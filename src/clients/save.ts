@@ -4,6 +4,7 @@ import { appendAudit } from '../audit/audit.ts'
 import type { Actor, Origin } from '../audit/events.ts'
 import type { Secrets } from '../crypto/secrets.ts'
 import { runIn, type Tx } from '../db/database.ts'
+import { isPersonal } from '../sessions/tokens.ts'
 import { type ClientMembers, clientMetadata, hasSecret } from './clients.ts'
 import { isSameJson } from './same-json.ts'
 
@@ -98,10 +99,9 @@ function digestOf(secrets: Secrets, { secret, members }: ClientSaving, before: s
 }
 
 const dropConsents = 'delete from mlpipes_auth.consents where client_id = $1 returning client_id'
-const personal = `model in ('AccessToken', 'RefreshToken', 'AuthorizationCode')`
 // Codes and tokens before grants, in the order in which a token request locks them, and once more for what such requests
 // issued while they were waited for. A consent page that is open shows what is not so any more, and goes too.
-const dropTokens = `delete from mlpipes_auth.oidc_payloads where client_id = $1 and ${personal} returning id_hash`
+const dropTokens = `delete from mlpipes_auth.oidc_payloads where client_id = $1 and ${isPersonal} returning id_hash`
 const dropGrants = `delete from mlpipes_auth.oidc_payloads where client_id = $1 and model = 'Grant'
     or model = 'Interaction' and payload -> 'params' ->> 'client_id' = $1 returning id_hash`
 

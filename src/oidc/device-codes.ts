@@ -13,6 +13,10 @@ import type { Sessions } from '../sessions/sessions.ts'
 import { accountOf } from './claims.ts'
 
 export const deviceCodeSeconds = 600
+/** Codes of one client that nobody has decided about yet: a thousand wards may ask at once, a loop may not ask for ever. */
+export const maxOpenDeviceCodes = 2_000
+/** When some of them have run out. */
+const roomAfterSeconds = 60
 /** What a device is told to wait between two polls. */
 export const pollSeconds = 5
 // Networks do not deliver evenly: a device that keeps to the interval must not be told to slow down.
@@ -37,6 +41,15 @@ export class TooManyCodes extends errors.OIDCProviderError {
   }
 }
 
+/** The client has as many codes as it may. What is meant for the token endpoint (RFC 8628 §3.5) says it best here too. */
+class NoRoom extends errors.OIDCProviderError {
+  constructor() {
+    super(429, 'slow_down')
+    this.name = 'NoRoom'
+    this.error_description = 'too many device codes of this client are waiting'
+  }
+}
+
 /** Somebody else was faster with this code. */
 export class CodeTaken extends errors.OIDCProviderError {
   constructor() {
@@ -46,16 +59,25 @@ export class CodeTaken extends errors.OIDCProviderError {
   }
 }
 
-// A code of the same letters that is still live would make the device of one person that of another.
-const insert = `insert into mlpipes_auth.oidc_payloads (model, id_hash, payload, client_id, expires_at, user_code_hash)
-    select 'DeviceCode', $1, $2::jsonb, $3, now() + make_interval(secs => $4::integer), $5
-    where not exists (select from mlpipes_auth.oidc_payloads where user_code_hash = $5 and expires_at > now())
-    returning 1 as inserted`
+const isDecided = `p.payload ?| array['accountId', 'error']`
+// A code of the same letters that is still live would make the device of one person that of another. Requests of the very
+// same moment do not see each other and may go past the limit together: it is there to bound what is kept.
+const insert = `with waiting as (
+    select count(*) < $6::integer as has_room from (
+      select from mlpipes_auth.oidc_payloads p where p.client_id = $3 and p.model = 'DeviceCode' and p.consumed_at is null
+        and not ${isDecided} and p.created_at > now() - make_interval(secs => $7::integer) limit $6::integer
+    ) as open
+  ), inserted as (
+    insert into mlpipes_auth.oidc_payloads (model, id_hash, payload, client_id, expires_at, user_code_hash)
+    select 'DeviceCode', $1, $2::jsonb, $3, now() + make_interval(secs => $4::integer), $5 from waiting where has_room
+      and not exists (select from mlpipes_auth.oidc_payloads where user_code_hash = $5 and expires_at > now())
+    returning 1
+  )
+  select has_room, exists (select from inserted) as is_inserted from waiting`
 const findByUserCode = `select id_hash, payload from mlpipes_auth.oidc_payloads
     where model = 'DeviceCode' and user_code_hash = any($1::text[]) and expires_at > now()`
 const findOne = `select payload from mlpipes_auth.oidc_payloads
     where model = 'DeviceCode' and id_hash = $1 and expires_at > now()`
-const isDecided = `p.payload ?| array['accountId', 'error']`
 // First somebody confirms the code, which takes it; then it is decided. Each happens once, whoever tries at the same time.
 const advance = `update mlpipes_auth.oidc_payloads p
     set payload = $2::jsonb, account_id = $3, grant_id = $4, organization_id = $5
@@ -111,14 +133,35 @@ async function begin(
 ): Promise<void> {
   const { jti, userCode, ...kept } = payload
   void jti
-  const rows = await parts.database.run(insert, [
+  const [row] = await parts.database.run(insert, [
     sha256(id),
     JSON.stringify(kept),
     payload.clientId ?? null,
     expiresIn + rememberedSeconds,
     parts.secrets.mac('user-code', userCode ?? ''),
+    maxOpenDeviceCodes,
+    expiresIn,
   ])
-  if (rows.length === 0) throw new errors.TemporarilyUnavailable('try again')
+  if (row?.['has_room'] !== true) await refuseForRoom(parts, payload.clientId)
+  if (row?.['is_inserted'] !== true) throw new errors.TemporarilyUnavailable('try again')
+}
+
+/** @throws NoRoom */
+async function refuseForRoom({ record }: DeviceCodeParts, clientId: string | undefined): Promise<never> {
+  const context = contextNow()
+  const refusal = new NoRoom()
+  const organizationId = context?.oidc.client?.['organization_id']
+  await record({
+    name: 'authorization.refused',
+    outcome: 'failure',
+    actor: { type: 'anonymous' },
+    organizationId: typeof organizationId === 'string' ? organizationId : undefined,
+    clientId,
+    origin: context ? originOf(context.req) : {},
+    details: { error: refusal.error, detail: refusal.error_description ?? '' },
+  })
+  context?.set('Retry-After', String(roomAfterSeconds))
+  throw refusal
 }
 
 /**

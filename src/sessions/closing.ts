@@ -5,6 +5,7 @@ import type { Actor, Origin } from '../audit/events.ts'
 import { type Database, runIn, type Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import { endedEvent, endSessionsWhere, ringIfTold } from './ending.ts'
+import { isPersonal } from './tokens.ts'
 
 const sessionsPerStep = 500
 const tokensPerStep = 2_000
@@ -15,16 +16,19 @@ const endSome = endSessionsWhere(`uid in (select uid from (
       union select s.uid from mlpipes_auth.accounts a join mlpipes_auth.sessions s on s.account_id = a.id
       where a.organization_id = $2 and s.ended_at is null
     ) as its limit $3::integer)`)
-const mortal = `('AccessToken', 'RefreshToken', 'AuthorizationCode', 'Grant', 'Interaction')`
 const dropSome = `delete from mlpipes_auth.oidc_payloads where ctid in (
       select p.ctid from mlpipes_auth.accounts a join mlpipes_auth.oidc_payloads p on p.account_id = a.id
-      where a.organization_id = $1 and p.model in ${mortal} limit $2::integer for update of p)
+      where a.organization_id = $1 and (${isPersonal} or model in ('Grant', 'Interaction')) limit $2::integer for update of p)
     returning id_hash`
-// There is no index for this one: it reads the whole table, once for each closing. What guests were given there with apps of
-// others goes too.
-const dropOfClients = `delete from mlpipes_auth.oidc_payloads
-    where organization_id = $1
-      or client_id in (select client_id from mlpipes_auth.clients where organization_id = $1) returning id_hash`
+// Of its apps, whoever's it is; and what guests were given there with apps of others. Each by an index, which one condition
+// for both would have none of; the second by way of the places that people have here, as tokens have no index of their own
+// for it (migration 0010 says why).
+const dropOfClients = `delete from mlpipes_auth.oidc_payloads where (model, id_hash) in (
+      select p.model, p.id_hash from mlpipes_auth.clients c join mlpipes_auth.oidc_payloads p on p.client_id = c.client_id
+      where c.organization_id = $1
+      union select p.model, p.id_hash from mlpipes_auth.memberships m join mlpipes_auth.oidc_payloads p on p.account_id = m.account_id
+      where m.organization_id = $1 and p.organization_id = $1)
+    returning id_hash`
 // Links that let somebody in, or into it. "This was not me" stays: it only ends things.
 const endLinks = `update mlpipes_auth.mail_links set used_at = now() where used_at is null and kind <> 'not_me'
     and (organization_id = $1 or account_id in (select id from mlpipes_auth.accounts where organization_id = $1))`

@@ -5,6 +5,7 @@ import type { Actor, Origin } from '../audit/events.ts'
 import { type Database, runIn, type Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import { endedEvent, endSessionsWhere, ringIfTold } from './ending.ts'
+import { isPersonal } from './tokens.ts'
 
 export const sessionsPerBatch = 500
 const tokensPerBatch = 2_000
@@ -30,14 +31,13 @@ const findSome = `select uid, account_id from (
       union select s.uid, s.account_id from mlpipes_auth.session_organizations x
         join mlpipes_auth.sessions s on s.uid = x.session_uid where x.organization_id = $1 and ${isOpen}
     ) as theirs limit ${sessionsPerBatch}`
-const mortal = `model in ('AccessToken', 'RefreshToken', 'AuthorizationCode')`
 const dropTokens = `delete from mlpipes_auth.oidc_payloads where account_id = any($2::text[])
-    and payload ->> 'sessionUid' = any($1::text[]) and ${mortal} returning id_hash`
+    and payload ->> 'sessionUid' = any($1::text[]) and ${isPersonal} returning id_hash`
 const endThese = endSessionsWhere('uid = any($2::text[])')
 // What outlived a session that was over before, by way of the places that people have here: those are indexed.
 const dropLeft = `delete from mlpipes_auth.oidc_payloads where ctid in (
       select p.ctid from mlpipes_auth.memberships m join mlpipes_auth.oidc_payloads p on p.account_id = m.account_id
-      where m.organization_id = $1 and ${mortal} and p.payload ->> 'sessionUid' is distinct from $2
+      where m.organization_id = $1 and ${isPersonal} and p.payload ->> 'sessionUid' is distinct from $2
         and coalesce(p.organization_id, (select c.organization_id from mlpipes_auth.clients c where c.client_id = p.client_id)) = $1
       limit ${tokensPerBatch} for update of p)
     returning id_hash`

@@ -7,6 +7,7 @@ import { ringForDeliveries } from '../deliveries/bell.ts'
 import { tellClients } from '../deliveries/logouts.ts'
 import { enqueueForMemberships } from '../deliveries/webhooks.ts'
 import { type EndingCause, endingRule } from './causes.ts'
+import { isOffline, isPersonal } from './tokens.ts'
 
 export type { EndingCause } from './causes.ts'
 
@@ -31,13 +32,11 @@ const endBegun = `with links as (
       and (kind in ('sign_in', 'reset') or kind = 'email_change' and $2::text is null)
   )
   delete from mlpipes_auth.sign_in_flows where $5::boolean and account_id = $1 and interaction_hash is distinct from $3`
-/** Whether a row of oidc_payloads is a token that outlives its session. A code never does. */
-const isOffline = `(model <> 'AuthorizationCode' and 'offline_access' = any(string_to_array(coalesce(payload ->> 'scope', ''), ' ')))`
 // With a session spared, grants stay: they are shared between sessions, and the tokens of the others are gone all the same.
 // A sign-in that was completed and waits to be resumed would open a session again.
 const drop = `with gone as (
     delete from mlpipes_auth.oidc_payloads where account_id = $1
-      and (model in ('AccessToken', 'RefreshToken', 'AuthorizationCode') and ($4::boolean or not ${isOffline})
+      and (${isPersonal} and ($4::boolean or not ${isOffline})
           and ($2::text is null or payload ->> 'sessionUid' is distinct from $2)
         or model = 'Grant' and $2::text is null and $5::boolean
         or model = 'Interaction' and id_hash is distinct from $3 and $6::boolean)
@@ -95,7 +94,7 @@ export interface SessionEnding extends Omit<Ending, 'exceptSessionUid' | 'except
 const isLive = `select uid from mlpipes_auth.sessions
     where uid = $1 and account_id = $2 and ended_at is null and uid is distinct from $3`
 const dropTokens = `delete from mlpipes_auth.oidc_payloads where account_id = $2 and payload ->> 'sessionUid' = $1
-    and model in ('AccessToken', 'RefreshToken', 'AuthorizationCode') and ($3::boolean or not ${isOffline})
+    and ${isPersonal} and ($3::boolean or not ${isOffline})
     returning id_hash`
 
 /**

@@ -7,17 +7,17 @@ import { ringForDeliveries } from '../deliveries/bell.ts'
 import { tellClients } from '../deliveries/logouts.ts'
 import { enqueueWebhooks } from '../deliveries/webhooks.ts'
 import { type Ended, endedEvent, endSessionsWhere, ringIfTold } from './ending.ts'
+import { isPersonal } from './tokens.ts'
 
 interface By {
   readonly actor: Actor
   readonly origin: Origin
 }
 
-const personal = `model in ('AccessToken', 'RefreshToken', 'AuthorizationCode')`
 const dropConsent = `delete from mlpipes_auth.consents where account_id = $1 and client_id = $2 returning client_id`
 const dropGrants = `delete from mlpipes_auth.oidc_payloads where account_id = $1 and client_id = $2 and model = 'Grant'
     returning id_hash`
-const dropTokens = `delete from mlpipes_auth.oidc_payloads where account_id = $1 and client_id = $2 and ${personal}
+const dropTokens = `delete from mlpipes_auth.oidc_payloads where account_id = $1 and client_id = $2 and ${isPersonal}
     returning id_hash`
 const tellClient = `with parted as (
     select uid, account_id, payload, 'consent_withdrawn' as cause, $2::text as client_id from mlpipes_auth.sessions
@@ -47,7 +47,7 @@ export async function endConsent(tx: Tx, { accountId, clientId }: Withdrawal): P
 }
 
 const dropOfClient = `with gone as (
-    delete from mlpipes_auth.oidc_payloads where client_id = $1 and (${personal} or model in ('ClientCredentials', 'Grant'))
+    delete from mlpipes_auth.oidc_payloads where client_id = $1 and (${isPersonal} or model in ('ClientCredentials', 'Grant'))
     returning model
   )
   select count(*)::integer as tokens from gone where model <> 'Grant'`
@@ -70,7 +70,7 @@ const settle = 'select id from mlpipes_auth.accounts where id = $1 for update'
 const dropFlows = 'delete from mlpipes_auth.sign_in_flows where account_id = $1 and organization_id = $2'
 // A grant says nothing about the organisation, and tokens of before neither: there the app's counts.
 const dropOfMember = `with gone as (
-    delete from mlpipes_auth.oidc_payloads where account_id = $1 and (${personal} or model = 'Grant')
+    delete from mlpipes_auth.oidc_payloads where account_id = $1 and (${isPersonal} or model = 'Grant')
       and (organization_id = $2 or organization_id is null
         and client_id in (select client_id from mlpipes_auth.clients where organization_id = $2))
     returning model

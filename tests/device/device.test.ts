@@ -4,7 +4,13 @@ import * as oidc from 'openid-client'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { deviceGrant } from '../../src/clients/clients.ts'
 import { throttleLimits } from '../../src/credentials/throttle.ts'
-import { deviceCodeSeconds, pollSeconds } from '../../src/oidc/device-codes.ts'
+import { sha256 } from '../../src/crypto/secrets.ts'
+import type { Tx } from '../../src/db/database.ts'
+import { deviceCodeSeconds, maxOpenDeviceCodes, pollSeconds } from '../../src/oidc/device-codes.ts'
+import { endOrganizationAccess } from '../../src/sessions/closing.ts'
+import { endAccess, endSession } from '../../src/sessions/ending.ts'
+import { endOrganizationSessions } from '../../src/sessions/ending-all.ts'
+import { endClientAccess, endConsent, endMembershipAccess } from '../../src/sessions/parting.ts'
 import { type Answer, Browser, introspect, post } from '../support/client.ts'
 import { mainDatabase, password, people, secretOf, startServer, type TestServer } from '../support/server.ts'
 
@@ -26,6 +32,7 @@ const seed = {
     ...(people.clients ?? []),
     device(tv),
     device('monitor', { first_party: true }),
+    device('ward'),
     device('kiosk', {
       first_party: true,
       client_secret: undefined,
@@ -249,6 +256,75 @@ describe.each(mainDatabase)('device flow on %s', (kind) => {
       [],
     )
     expect((await poll(device_code, 'monitor')).body['error']).toBe('invalid_grant')
+  })
+
+  interface Whose {
+    readonly accountId: string
+    readonly organizationId: string
+    readonly uid: string
+  }
+  const by = { actor: { type: 'system' as const }, origin: {} }
+  const clientId = 'monitor'
+  const ends: Readonly<Record<string, (tx: Tx, whose: Whose) => Promise<unknown>>> = {
+    'the session': (tx, whose) => endSession(tx, { ...whose, ...by, cause: 'ended_by_administrator' }),
+    'the account': (tx, whose) => endAccess(tx, { ...whose, ...by, cause: 'disabled' }),
+    'the consent': (tx, whose) => endConsent(tx, { ...whose, clientId }),
+    'the client': (tx, whose) => endClientAccess(tx, { ...whose, ...by, clientId }),
+    'the membership': (tx, whose) => endMembershipAccess(tx, { ...whose, ...by }),
+    'the organisation': (tx, whose) => endOrganizationAccess(tx, { ...whose, ...by }),
+    'every session of the organisation': (_tx, whose) =>
+      endOrganizationSessions(server.database, { ...whose, ...by, exceptSessionUid: undefined }),
+    'what the client was': () =>
+      server.apply({ clients: [device(clientId, { first_party: true, client_name: 'New' })] }),
+  }
+
+  it.each(Object.entries(ends))('once approved is taken away with %s', async (_name, end) => {
+    const { device_code, user_code } = await begin(clientId, { scope: 'openid offline_access' })
+    await approve(user_code)
+    const approved = async () =>
+      server.database.run(
+        `select account_id, organization_id, payload ->> 'sessionUid' as uid from mlpipes_auth.oidc_payloads
+          where model = 'DeviceCode' and account_id is not null and id_hash = $1`,
+        [sha256(device_code)],
+      )
+    const [row] = await approved()
+    const whose = {
+      accountId: String(row?.['account_id']),
+      organizationId: String(row?.['organization_id']),
+      uid: String(row?.['uid']),
+    }
+    await server.database.kysely.transaction().execute((tx) => end(tx, whose))
+    expect(await approved()).toEqual([])
+    expect((await poll(device_code, clientId)).body['error']).toBe('invalid_grant')
+  })
+
+  it('is given to a client so often and no oftener, until somebody decides', async () => {
+    await begin('ward')
+    await server.database.run(
+      `insert into mlpipes_auth.oidc_payloads (model, id_hash, payload, client_id, expires_at)
+        select 'DeviceCode', 'waiting ' || number, '{}', 'ward', now() + interval '20 minutes'
+        from generate_series(1, $1::integer) as number`,
+      [maxOpenDeviceCodes - 2],
+    )
+    const ask = () => post(server, '/oauth/device', 'ward', { scope: 'openid' })
+    expect((await ask()).status, 'the last').toBe(200)
+    const refused = await ask()
+    expect(refused).toMatchObject({ status: 429, body: { error: 'slow_down' } })
+    expect(Number(refused.headers.get('retry-after'))).toBeGreaterThan(0)
+    expect((await server.audit('authorization.refused'))[0]).toMatchObject({ clientId: 'ward' })
+    await begin('monitor')
+    await server.database.run(
+      `update mlpipes_auth.oidc_payloads set payload = '{"error": "access_denied"}' where id_hash = 'waiting 1'`,
+      [],
+    )
+    expect((await ask()).status).toBe(200)
+    expect((await ask()).status).toBe(429)
+    await server.database.run(
+      `update mlpipes_auth.oidc_payloads set created_at = now() - make_interval(secs => $1::integer)
+        where id_hash = 'waiting 2'`,
+      [deviceCodeSeconds],
+    )
+    expect((await ask()).status, 'one that ran out').toBe(200)
   })
 
   it('is held to the organisation that the app asks for', async () => {

@@ -136,31 +136,59 @@ function rssMib(pid: number): number {
 
 /**
  * Runs `step` in `workers` parallel loops for `ms` after a warm-up.
- * @param pid the server process, whose CPU and memory are read from /proc
+ * @param pids the server's processes, whose CPU and memory are read from /proc
  */
 export async function measure(
-  pid: number,
+  pids: number | readonly number[],
   workers: number,
   ms: number,
   step: (worker: number) => Promise<unknown>,
 ): Promise<Result> {
-  const run = async (duration: number, latencies?: number[]) => {
-    const end = performance.now() + duration
-    await Promise.all(
-      Array.from({ length: workers }, async (_, worker) => {
-        while (performance.now() < end) {
-          const begun = performance.now()
-          await step(worker)
-          latencies?.push(performance.now() - begun)
-        }
-      }),
-    )
-  }
-  await run(warmUpMs)
+  const until = (end: number) => () => performance.now() < end
+  await repeat(workers, until(performance.now() + warmUpMs), step)
+  return observe([pids].flat(), workers, until(performance.now() + ms), step)
+}
+
+/** Runs `step` once for each of `items`, `workers` at a time: for what works once. */
+export async function measureOnce<Item>(
+  pid: number,
+  workers: number,
+  items: readonly Item[],
+  step: (item: Item) => Promise<unknown>,
+): Promise<Result> {
+  const left = [...items]
+  return observe(
+    [pid],
+    workers,
+    () => left.length > 0,
+    async () => step(left.pop() as Item),
+  )
+}
+
+async function repeat(workers: number, goesOn: () => boolean, step: (worker: number) => Promise<unknown>) {
   const latencies: number[] = []
-  const [cpuBefore, begun] = [cpuSeconds(pid), performance.now()]
-  await run(ms, latencies)
-  const [cpu, seconds] = [cpuSeconds(pid) - cpuBefore, (performance.now() - begun) / 1000]
+  await Promise.all(
+    Array.from({ length: workers }, async (_, worker) => {
+      while (goesOn()) {
+        const begun = performance.now()
+        await step(worker)
+        latencies.push(performance.now() - begun)
+      }
+    }),
+  )
+  return latencies
+}
+
+async function observe(
+  pids: readonly number[],
+  workers: number,
+  goesOn: () => boolean,
+  step: (worker: number) => Promise<unknown>,
+): Promise<Result> {
+  const cpuOfAll = () => pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0)
+  const [cpuBefore, begun] = [cpuOfAll(), performance.now()]
+  const latencies = await repeat(workers, goesOn, step)
+  const [cpu, seconds] = [cpuOfAll() - cpuBefore, (performance.now() - begun) / 1000]
   const at = sharesOf(latencies)
   return {
     perSecond: latencies.length / seconds,
@@ -168,7 +196,7 @@ export async function measure(
     p95Ms: at(0.95),
     p99Ms: at(0.99),
     cpuMicros: (cpu * 1e6) / latencies.length,
-    rssMib: rssMib(pid),
+    rssMib: pids.reduce((sum, pid) => sum + rssMib(pid), 0),
   }
 }
 

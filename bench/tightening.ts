@@ -33,7 +33,7 @@ const revive = `update mlpipes_auth.sessions set ended_at = null, end_reason = n
 const left = `select count(*)::integer as count from mlpipes_auth.sessions
   where organization_id = ${large} and user_agent is not null and ended_at is null`
 const audited = `select count(*)::integer as count from mlpipes_auth.audit_events where organization_id = ${large}
-    and name in ('session.ended', 'session.expired') and occurred_at > clock_timestamp() - interval '10 minutes'`
+    and name in ('session.ended', 'session.expired') and occurred_at >= $1`
 
 const ways = [
   ['absolute limit, an hour', { session: { absoluteLifetime: 3_600 } }, false],
@@ -99,13 +99,14 @@ async function tighten(setting: Setting, patch: object, receiver: Receiver | und
   )
   await owner.query(revive)
   await owner.query('vacuum (analyze) mlpipes_auth.sessions')
-  const count = async (sql: string) => Number((await owner.query(sql)).rows[0].count)
-  const [open, auditedBefore] = [await count(left), await count(audited)]
+  const count = async (sql: string, values: unknown[] = []) => Number((await owner.query(sql, values)).rows[0].count)
+  const open = await count(left)
 
   const signIns = startSignIns(server)
   await pause(quietMs)
   const quiet = signIns.take()
   const etag = expectOk(await call(server, token, '/api/admin/policy')).header('etag') ?? ''
+  const { since } = (await owner.query('select clock_timestamp() as since')).rows[0]
   const [toldBefore, begun] = [receiver?.count() ?? 0, performance.now()]
   expectOk(
     await call(server, token, '/api/admin/policy', { method: 'PATCH', body: patch, headers: { 'if-match': etag } }),
@@ -116,7 +117,7 @@ async function tighten(setting: Setting, patch: object, receiver: Receiver | und
   if (receiver) await until(async () => receiver.count() - toldBefore >= open)
   const toldMs = receiver && performance.now() - begun
   const meanwhile = await signIns.stop()
-  const rows = (await count(audited)) - auditedBefore
+  const rows = await count(audited, [since])
   if (rows !== open) throw new Error(`${open} sessions ended with ${rows} audit rows`)
   return { answerMs, endedMs, toldMs, quiet, meanwhile }
 }

@@ -49,12 +49,17 @@ export interface Visit {
   readonly visitor: Visitor
 }
 
-/** A browser at the sign-in page. */
-export async function arrive(
+interface Asking {
+  readonly clientId?: string
+  readonly scope?: string
+  readonly extra?: Readonly<Record<string, string>>
+}
+
+async function authorize(
+  visitor: Visitor,
   server: Server,
-  { clientId = 'app', scope = 'openid profile', extra = {} as Record<string, string> } = {},
-  visitor = new Visitor(server),
-): Promise<Visit> {
+  { clientId = 'app', scope = 'openid profile', extra }: Asking,
+) {
   const verifier = randomBytes(32).toString('base64url')
   const query = new URLSearchParams({
     client_id: clientId,
@@ -65,10 +70,23 @@ export async function arrive(
     code_challenge_method: 'S256',
     ...extra,
   })
-  const begun = await visitor.go(`${server.isReference ? '/auth' : '/oauth/authorize'}?${query}`)
-  const path = String(begun.header('location'))
+  return { verifier, answer: await visitor.go(`${server.isReference ? '/auth' : '/oauth/authorize'}?${query}`) }
+}
+
+/** A browser at the sign-in page. */
+export async function arrive(server: Server, asking: Asking = {}, visitor = new Visitor(server)): Promise<Visit> {
+  const { verifier, answer } = await authorize(visitor, server, asking)
+  const path = String(answer.header('location'))
   const page = await visitor.go(path)
   return { path, csrf: csrfOf(page), verifier, visitor }
+}
+
+/** Another code for a browser that is signed in: one request. */
+export async function askAgain(server: Server, visitor: Visitor, asking: Asking = {}): Promise<SignIn> {
+  const { verifier, answer } = await authorize(visitor, server, asking)
+  const code = codeOf(answer)
+  if (code === null) throw new Error(`no code: ${answer.status} ${answer.text.slice(0, 500)}`)
+  return { code, verifier, visitor }
 }
 
 export const csrfOf = (page: Reply) => /name="csrf" value="([^"]+)"/.exec(page.text)?.[1] ?? ''
@@ -94,17 +112,13 @@ export const submitPassword = ({ visitor, path, csrf }: Visit, email: string) =>
   visitor.go(`${path}/password`, form({ csrf, email, password }))
 
 /** The whole way through a sign-in with a password, four requests. */
-export async function signIn(
-  server: Server,
-  email: string,
-  asking: Parameters<typeof arrive>[1] = {},
-): Promise<SignIn> {
+export async function signIn(server: Server, email: string, asking: Asking = {}): Promise<SignIn> {
   const visit = await arrive(server, asking)
   return finish(visit, await submitPassword(visit, email))
 }
 
 /** Six requests. */
-export async function signInWithTotp(server: Server, email: string, asking: Parameters<typeof arrive>[1] = {}) {
+export async function signInWithTotp(server: Server, email: string, asking: Asking = {}) {
   const visit = await arrive(server, asking)
   const { path, csrf, visitor } = visit
   await submitPassword(visit, email)
@@ -119,18 +133,24 @@ export interface Tokens {
   readonly id_token: string
 }
 
-export async function redeem(server: Server, { code, verifier }: SignIn, clientId = 'app'): Promise<Tokens> {
-  const body = form({ grant_type: 'authorization_code', code, redirect_uri: redirectUri, code_verifier: verifier })
-  return JSON.parse(expectOk(await requestTokens(server, basic(clientId), body)).text)
+export const redemption = ({ code, verifier }: SignIn) =>
+  form({ grant_type: 'authorization_code', code, redirect_uri: redirectUri, code_verifier: verifier })
+
+export async function redeem(server: Server, signedIn: SignIn, clientId = 'app', proof?: string): Promise<Tokens> {
+  const answer = await requestTokens(server, basic(clientId), redemption(signedIn), proof)
+  return JSON.parse(expectOk(answer).text)
 }
 
-export const requestTokens = (server: Server, authorization: string, body: string) =>
-  send(`${server.url}${server.isReference ? '' : '/oauth'}/token`, {
+/** @param proof for DPoP (RFC 9449) */
+export const requestTokens = (server: Server, authorization: string, body: string, proof?: string) =>
+  send(tokenAddress(server), {
     port: server.port,
     method: 'POST',
-    headers: { authorization },
+    headers: { authorization, ...(proof === undefined ? {} : { dpop: proof }) },
     body,
   })
+
+export const tokenAddress = (server: Server) => `${server.url}${server.isReference ? '' : '/oauth'}/token`
 
 export const introspect = (server: Server, token: string, clientId = 'api') =>
   send(server.url + (server.isReference ? '/token/introspection' : '/oauth/introspect'), {

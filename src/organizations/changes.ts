@@ -54,7 +54,8 @@ export async function changePolicy(tx: Tx, changing: PolicyChanging): Promise<Ch
   await enqueueWebhooks(tx, organizationId, { type: 'policy.updated', data: details })
   // A session of another organisation that was used for this one is held to it too, and apps of others hear of an ending.
   const act = async () => {
-    await tightenSessions(tx, [{ id: organizationId, policy }])
+    if (change.stricter.some((field) => field.startsWith('session.')))
+      await tightenSessions(tx, [{ id: organizationId, policy }])
     await endOutside(tx, change, policy, changing)
   }
   await (changing.isConfined ? beyond(tx, organizationId, act) : act())

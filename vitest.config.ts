@@ -1,4 +1,27 @@
 import { defineConfig } from 'vitest/config'
+import { BaseSequencer, type TestSpecification } from 'vitest/node'
+
+/** What takes longest, so that no core waits for it at the end. */
+const first = [
+  'faults/crash-loop',
+  'faults/crash',
+  'e2e/account',
+  'e2e/ways-in',
+  'e2e/ways-back',
+  'security/edge',
+  'security/attack-organizations',
+  'e2e/sign-in',
+]
+
+class LongestFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const placeOf = ({ moduleId }: TestSpecification) => {
+      const place = first.findIndex((name) => moduleId.endsWith(`/${name}.test.ts`))
+      return place < 0 ? first.length : place
+    }
+    return (await super.sort(files)).toSorted((a, b) => placeOf(a) - placeOf(b))
+  }
+}
 
 export default defineConfig({
   test: {
@@ -7,6 +30,7 @@ export default defineConfig({
     pool: 'forks',
     // One more than the cores that these tests are made for: many of them wait, for a time-out or a page.
     maxWorkers: 3,
+    sequence: { sequencer: LongestFirst },
     testTimeout: 60_000,
     hookTimeout: 120_000,
     reporters: ['default', ['json', { outputFile: 'test-results/vitest.json' }]],

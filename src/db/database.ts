@@ -79,11 +79,18 @@ export function openPostgres(options: PostgresOptions): Database {
 /**
  * Opens the embedded database.
  * @param dataDir folder of its files, or undefined to keep it in memory
+ * @param dump of another one, to begin as its copy
  * The caller migrates as the owner and then calls `becomeApp`, after which the rights are those of the app role.
  */
-export async function openPglite(dataDir: string | undefined): Promise<Database & { becomeApp(): Promise<void> }> {
+export async function openPglite(
+  dataDir: string | undefined,
+  dump?: Blob,
+): Promise<Database & { becomeApp(): Promise<void> }> {
   const { PGlite } = await import('@electric-sql/pglite')
-  const pglite = await PGlite.create(dataDir === undefined ? {} : { dataDir })
+  const pglite = await PGlite.create({
+    ...(dataDir === undefined ? {} : { dataDir }),
+    ...(dump === undefined ? {} : { loadDataDir: dump }),
+  })
   await pglite.exec(
     `create schema if not exists ${schemaName}; set search_path = ${schemaName}, pg_catalog, pg_temp; set timezone = 'UTC'`,
   )

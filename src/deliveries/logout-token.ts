@@ -1,5 +1,5 @@
 // Logout tokens (OpenID Connect Back-Channel Logout 1.0 §2.4), signed with the key that signs ID tokens at this moment.
-import { importJWK, type JWK, SignJWT } from 'jose'
+import { type CryptoKey, importJWK, type JWK, SignJWT } from 'jose'
 import type { Keys } from '../oidc/keys.ts'
 
 const tokenSeconds = 120
@@ -26,6 +26,14 @@ export function createLogoutTokens(parts: {
 }): SignLogoutToken {
   const { issuer, keys, now } = parts
   let held: { readonly at: number; readonly jwks: Promise<readonly JWK[]> } | undefined
+  // To import a key costs about as much as to sign with it, and many are told at once.
+  const imported = new WeakMap<JWK, Promise<CryptoKey | Uint8Array>>()
+
+  function toKey(jwk: JWK, alg: string): Promise<CryptoKey | Uint8Array> {
+    const key = imported.get(jwk) ?? importJWK(jwk, alg)
+    imported.set(jwk, key)
+    return key
+  }
 
   async function signingKey(alg: string): Promise<JWK> {
     const at = now().getTime()
@@ -52,6 +60,6 @@ export function createLogoutTokens(parts: {
       .setIssuedAt(issuedAt)
       .setExpirationTime(issuedAt + tokenSeconds)
       .setJti(deliveryId)
-      .sign(await importJWK(jwk, alg))
+      .sign(await toKey(jwk, alg))
   }
 }

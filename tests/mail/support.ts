@@ -6,8 +6,7 @@ import pino from 'pino'
 import { SMTPServer } from 'smtp-server'
 import { inject, vi } from 'vitest'
 import { createSecrets } from '../../src/crypto/secrets.ts'
-import { type Database, openPglite, openPostgres } from '../../src/db/database.ts'
-import { migrate } from '../../src/db/migrate.ts'
+import { type Database, openPostgres } from '../../src/db/database.ts'
 import { transact } from '../../src/db/transaction.ts'
 import { type MailMessage, noticeKinds, type SendableMessage } from '../../src/mail/messages.ts'
 import { createOutbox, type Outbox } from '../../src/mail/outbox.ts'
@@ -15,7 +14,7 @@ import { createSmtpTransport, type SmtpOptions } from '../../src/mail/smtp.ts'
 import type { MailTransport } from '../../src/mail/transport.ts'
 import { createMailViews } from '../../src/mail/views.ts'
 import { type MailWorker, startMailWorker } from '../../src/mail/worker.ts'
-import { createDatabase } from '../support/postgres.ts'
+import { migratedPglite, migratedPostgres } from '../support/migrated.ts'
 import { type DatabaseKind, testSecret } from '../support/server.ts'
 
 export const issuer = 'https://auth.mercy.example'
@@ -32,15 +31,11 @@ export interface MailDatabase {
 
 export async function openMailDatabase(kind: DatabaseKind): Promise<MailDatabase> {
   if (kind === 'pglite') {
-    const database = await openPglite(undefined)
-    await migrate(database.kysely)
+    const database = await migratedPglite(inject('pgliteDump'))
     await database.becomeApp()
     return { database, another: () => database, ownerUrl: undefined, close: () => database.close() }
   }
-  const { ownerUrl, appUrl } = await createDatabase(inject('postgresAdminUrl'))
-  const owner = openPostgres({ url: ownerUrl, poolSize: 2, role: 'owner', onIdleError: () => undefined })
-  await migrate(owner.kysely)
-  await owner.close()
+  const { ownerUrl, appUrl } = await migratedPostgres(inject('postgresAdminUrl'))
   const opened: Database[] = []
   const open = () => {
     const database = openPostgres({ url: appUrl, poolSize: 5, role: 'app', onIdleError: () => undefined })

@@ -1,17 +1,13 @@
 // A migrated database without a server, with accounts to count against: for tests of what lives in the database alone.
 import { inject } from 'vitest'
-import { type Database, openPglite, openPostgres } from '../../src/db/database.ts'
-import { migrate } from '../../src/db/migrate.ts'
-import { createDatabase } from './postgres.ts'
+import { type Database, openPostgres } from '../../src/db/database.ts'
+import { migratedPglite, migratedPostgres } from './migrated.ts'
 
 const ignore = () => undefined
 
 /** Opens `replicas` pools over one fresh PostgreSQL database. */
 export async function barePostgres(replicas: number, poolSize = 12): Promise<Database[]> {
-  const { ownerUrl, appUrl } = await createDatabase(inject('postgresAdminUrl'))
-  const owner = openPostgres({ url: ownerUrl, poolSize: 2, role: 'owner', onIdleError: ignore })
-  await migrate(owner.kysely)
-  await owner.close()
+  const { appUrl } = await migratedPostgres(inject('postgresAdminUrl'))
   return Array.from({ length: replicas }, () =>
     openPostgres({ url: appUrl, poolSize, role: 'app', onIdleError: ignore }),
   )
@@ -20,8 +16,7 @@ export async function barePostgres(replicas: number, poolSize = 12): Promise<Dat
 export async function bareDatabase(kind: 'postgres' | 'pglite'): Promise<Database> {
   const [postgres] = kind === 'postgres' ? await barePostgres(1) : []
   if (postgres) return postgres
-  const pglite = await openPglite(undefined)
-  await migrate(pglite.kysely)
+  const pglite = await migratedPglite(inject('pgliteDump'))
   await pglite.becomeApp()
   return pglite
 }

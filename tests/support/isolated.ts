@@ -2,11 +2,10 @@
 // every right beside it.
 import { sql } from 'kysely'
 import { inject } from 'vitest'
-import { type Database, openPglite, openPostgres, organizationRole, runIn, type Tx } from '../../src/db/database.ts'
-import { migrate } from '../../src/db/migrate.ts'
+import { type Database, openPostgres, organizationRole, runIn, type Tx } from '../../src/db/database.ts'
 import { transactFor } from '../../src/db/organization-transaction.ts'
 import { transact } from '../../src/db/transaction.ts'
-import { createDatabase } from './postgres.ts'
+import { migratedPglite, migratedPostgres } from './migrated.ts'
 import { fillTwoOrganizations, type StoredRow } from './two-organizations.ts'
 
 /** SQLSTATE of what rights or policies refuse. */
@@ -24,8 +23,7 @@ export interface Isolated {
 /** A migrated and filled database, without a server. */
 export async function openIsolated(kind: 'postgres' | 'pglite'): Promise<Isolated> {
   if (kind === 'pglite') {
-    const app = await openPglite(undefined)
-    await migrate(app.kysely)
+    const app = await migratedPglite(inject('pgliteDump'))
     await fillTwoOrganizations(app)
     await app.becomeApp()
     const asAdministrator = <T>(work: (tx: Tx) => Promise<T>) =>
@@ -36,11 +34,10 @@ export async function openIsolated(kind: 'postgres' | 'pglite'): Promise<Isolate
     return { app, asAdministrator, urls: undefined, close: app.close }
   }
   const adminUrl = inject('postgresAdminUrl')
-  const { name, ownerUrl, appUrl } = await createDatabase(adminUrl)
+  const { name, ownerUrl, appUrl } = await migratedPostgres(adminUrl)
   const open = (url: string, role: 'owner' | 'app', poolSize: number) =>
     openPostgres({ url, role, poolSize, onIdleError: ignore })
   const owner = open(ownerUrl, 'owner', 1)
-  await migrate(owner.kysely)
   // As the owner, who is no superuser: FORCE holds them too, and they must not lose sight of the rows.
   await fillTwoOrganizations(owner)
   await owner.close()

@@ -178,7 +178,17 @@ function run(command: string, args: readonly string[], cwd: string, identity: Id
 }
 
 /** A database of its own with an owner login and an app login, made as a database administrator would. */
-export async function createDatabase(adminUrl: string): Promise<{ name: string; ownerUrl: string; appUrl: string }> {
+export interface TestDatabase {
+  readonly name: string
+  readonly ownerUrl: string
+  readonly appUrl: string
+}
+
+/** @param options.template what it begins as a copy of */
+export async function createDatabase(
+  adminUrl: string,
+  { template = 'template1' }: { readonly template?: string } = {},
+): Promise<TestDatabase> {
   const name = `test_${randomBytes(6).toString('hex')}`
   const admin = new pg.Client({ connectionString: adminUrl })
   await admin.connect()
@@ -194,7 +204,7 @@ export async function createDatabase(adminUrl: string): Promise<{ name: string; 
       if (rowCount === 0) await admin.query(`create role ${role} ${options}`)
     }
     await admin.query('grant mlpipes_auth_app to auth_login')
-    await admin.query(`create database ${name} owner auth_owner`)
+    await admin.query(`create database ${name} owner auth_owner template ${template}`)
   } finally {
     await admin.end()
   }

@@ -6,11 +6,10 @@ import { listAudit } from '../../src/audit/audit.ts'
 import { parseConfig } from '../../src/config.ts'
 import { createPasswords } from '../../src/credentials/password.ts'
 import { createSecrets } from '../../src/crypto/secrets.ts'
-import { type Database, openPglite, openPostgres } from '../../src/db/database.ts'
-import { migrate } from '../../src/db/migrate.ts'
+import { type Database, openPostgres } from '../../src/db/database.ts'
 import { type AuthServer, createServer } from '../../src/server.ts'
 import { freePort } from './free-port.ts'
-import { createDatabase } from './postgres.ts'
+import { migratedPglite, migratedPostgres } from './migrated.ts'
 
 export type DatabaseKind = 'postgres' | 'pglite'
 export const databaseKinds: readonly DatabaseKind[] = ['postgres', 'pglite']
@@ -178,7 +177,7 @@ export async function startServer(kind: DatabaseKind, options: TestServerOptions
   const opened = options.share?.appUrl
     ? { appUrl: options.share.appUrl, ownerUrl: options.share.ownerUrl }
     : kind === 'postgres'
-      ? await freshPostgres(options.adminUrl ?? inject('postgresAdminUrl'))
+      ? await migratedPostgres(options.adminUrl ?? inject('postgresAdminUrl'))
       : undefined
   const database = opened
     ? openPostgres({
@@ -230,17 +229,8 @@ export async function startServer(kind: DatabaseKind, options: TestServerOptions
   }
 }
 
-async function freshPostgres(adminUrl: string) {
-  const { ownerUrl, appUrl } = await createDatabase(adminUrl)
-  const owner = openPostgres({ url: ownerUrl, poolSize: 2, role: 'owner', onIdleError: () => undefined })
-  await migrate(owner.kysely)
-  await owner.close()
-  return { ownerUrl, appUrl }
-}
-
 async function freshPglite() {
-  const database = await openPglite(undefined)
-  await migrate(database.kysely)
+  const database = await migratedPglite(inject('pgliteDump'))
   await database.becomeApp()
   return database
 }

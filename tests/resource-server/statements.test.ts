@@ -1,0 +1,54 @@
+// How many statements an introspection sends: what is asked at the same moment is one, whoever asks and about whatever.
+import pg from 'pg'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { sha256 } from '../../src/crypto/secrets.ts'
+import { createIntrospected } from '../../src/oidc/introspected.ts'
+import { createPolicies } from '../../src/organizations/organizations.ts'
+import { introspect, obtainTokens } from '../support/client.ts'
+import { startServer, type TestServer, testPlatform } from '../support/server.ts'
+
+const texts: string[] = []
+const { query } = pg.Client.prototype
+let server: TestServer
+const tokens: string[] = []
+
+beforeAll(async () => {
+  // Before the first connection: each binds what it finds here.
+  Object.defineProperty(pg.Client.prototype, 'query', {
+    configurable: true,
+    value(this: pg.Client, ...args: unknown[]) {
+      const [first] = args
+      texts.push(typeof first === 'string' ? first : String(Reflect.get(Object(first), 'text')))
+      return Reflect.apply(query, this, args)
+    },
+  })
+  server = await startServer('postgres')
+  for (let count = 0; count < 20; count += 1) tokens.push((await obtainTokens(server, 'first')).access_token)
+})
+afterAll(async () => {
+  Object.defineProperty(pg.Client.prototype, 'query', { configurable: true, value: query })
+  await server.close()
+})
+
+/** The statements sent meanwhile that read tokens; housekeeping asks other things when it likes. */
+async function sentDuring(work: () => Promise<unknown>): Promise<string[]> {
+  const from = texts.length
+  await work()
+  return texts.slice(from).filter((text) => /oidc_payloads|mlpipes_auth\.clients|mlpipes_auth\.accounts/.test(text))
+}
+
+it('reads twenty tokens that are asked for in one turn with one statement', async () => {
+  const find = createIntrospected(server.database, createPolicies(testPlatform))
+  const found = await sentDuring(async () => {
+    const answers = await Promise.all(tokens.map((token) => find(sha256(token))))
+    expect(answers.map((answer) => answer?.model)).toEqual(tokens.map(() => 'AccessToken'))
+  })
+  expect(found).toHaveLength(1)
+})
+
+it('asks for the caller and for all about the token, and nothing else', async () => {
+  const [token = ''] = tokens
+  await introspect(server, token)
+  const sent = await sentDuring(async () => expect((await introspect(server, token))['active']).toBe(true))
+  expect(sent).toHaveLength(2)
+})

@@ -119,7 +119,7 @@ describe('FAPI 2.0', () => {
     expect((await push(await assertion(), { request_uri: 'urn:x' })).status).toBe(400)
   })
 
-  it('fapi2-security-profile-final-ensure-unsigned-request-at-authorization-endpoint-fails: requests come pushed', async () => {
+  it('fapi2-security-profile-final-ensure-unsigned-authorization-request-without-using-par-fails: requests come pushed', async () => {
     const { parameters } = await flow()
     const plain = await new Browser(server).request(oidc.buildAuthorizationUrl(config, parameters).href)
     const location = plain.headers.get('location')
@@ -146,7 +146,7 @@ describe('FAPI 2.0', () => {
     expect(answer).toMatchObject({ status: 401, body: { error: 'invalid_client' } })
   })
 
-  it('fapi2-security-profile-final-ensure-client-assertion-with-wrong-key-fails, and RS256 is none of its algorithms', async () => {
+  it('fapi2-security-profile-final-ensure-signed-client-assertion-with-RS256-fails, and one by a wrong key', async () => {
     const other = await generateKeyPair('PS256')
     expect((await push(await assertion({}, 'PS256', other.privateKey))).status).toBe(401)
     const rsa = await crypto.subtle.exportKey('jwk', keys.privateKey)

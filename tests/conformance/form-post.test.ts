@@ -30,7 +30,9 @@ function byPost(page: Answer) {
   expect(page.headers.get('location')).toBeNull()
   const form = /<form method="post" action="([^"]+)">([\s\S]*?)<\/form>/.exec(page.text)
   const inputs = [...(form?.[2] ?? '').matchAll(/<input type="hidden" name="([^"]+)" value="([^"]*)"\/>/g)]
-  const parameters = new URLSearchParams(inputs.map(([, name = '', value = '']) => [name, unescapeHtml(value)]))
+  const parameters = new URLSearchParams(
+    inputs.map(([, name = '', value = '']): [string, string] => [name, unescapeHtml(value)]),
+  )
   const action = unescapeHtml(form?.[1] ?? 'http://no-form.example/')
   return { parameters, callback: new Request(action, { method: 'POST', body: parameters }) }
 }

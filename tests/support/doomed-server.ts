@@ -6,7 +6,7 @@ import pino from 'pino'
 import { parseConfig } from '../../src/config.ts'
 import { openPostgres } from '../../src/db/database.ts'
 import { createServer } from '../../src/server.ts'
-import { cheapHash, quickAnswerMs, testSecret } from './server.ts'
+import { cheapHash, quickAnswerMs, testSecret } from './setting.ts'
 
 const { url, issuer, port } = JSON.parse(process.argv[2] ?? '') as { url: string; issuer: string; port: number }
 let statementsLeft = Number.POSITIVE_INFINITY

@@ -10,6 +10,9 @@ import { type Database, openPostgres } from '../../src/db/database.ts'
 import { type AuthServer, createServer } from '../../src/server.ts'
 import { freePort } from './free-port.ts'
 import { migratedPglite, migratedPostgres } from './migrated.ts'
+import { cheapHash, quickAnswerMs, testSecret } from './setting.ts'
+
+export { cheapHash, quickAnswerMs, testSecret } from './setting.ts'
 
 export type DatabaseKind = 'postgres' | 'pglite'
 export const databaseKinds: readonly DatabaseKind[] = ['postgres', 'pglite']
@@ -19,12 +22,7 @@ export const databaseKinds: readonly DatabaseKind[] = ['postgres', 'pglite']
  */
 export const mainDatabase: readonly DatabaseKind[] = ['postgres']
 
-export const testSecret = 'a secret of the tests, long enough for anybody'
 export const password = 'Correct-Horse-9-Battery'
-/** As cheap as argon2id gets: the tests are about what is compared, not about how slowly. */
-export const cheapHash = { memoryKib: 1_024, passes: 2 } as const
-/** The tests are about what is answered, not about how evenly. */
-export const quickAnswerMs = 5
 /** The platform's switches as a test server has them, unless its environment says otherwise. */
 export const testPlatform = parseConfig({ NODE_ENV: 'test' })
 const redirectUri = 'http://localhost:9/callback'

@@ -32,7 +32,7 @@ describe('F98: killed again and again under load', () => {
     const until = { stopped: false }
     const load = Promise.all(Array.from({ length: 4 }, () => worker(until)))
     for (let kill = 1; kill <= kills; kill += 1) {
-      await doomed.dieAt(1 + ((kill * 97) % 400))
+      await doomed.dieAt(1 + ((kill * 97) % 200))
       await doomed.revive()
       // Tries whose process died stay counted; the load goes on without waiting for that.
       await doomed.database.kysely.deleteFrom('sign_in_attempts').execute()

@@ -200,6 +200,11 @@ async function observe(
   }
 }
 
+/** Of a figure of several results. */
+export function medianOf(results: readonly Result[], figure: (result: Result) => number): number {
+  return sharesOf(results.map(figure))(0.5)
+}
+
 /** What so large a share of the values is at most. */
 export function sharesOf(values: readonly number[]): (share: number) => number {
   const sorted = values.toSorted((a, b) => a - b)

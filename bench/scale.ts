@@ -6,7 +6,7 @@ import type { ApplyInput } from '../src/apply/apply.ts'
 import { createDatabase, startPostgres } from '../tests/support/postgres.ts'
 import { createAdministrators } from './administrators.ts'
 import { install, type Server, start, stop } from './installation.ts'
-import { measure, type Result, sharesOf } from './load.ts'
+import { measure, medianOf, type Result } from './load.ts'
 import { seed, seededToken, sizesAt } from './seed.ts'
 import { machine, table, tenth, whole } from './table.ts'
 import { measureTightening } from './tightening.ts'
@@ -231,7 +231,7 @@ async function measureIntrospection(full: Server, empty: Server): Promise<string
       measured.get(name)?.push(await measure(server.pid, introspectors, runMs, step))
     }
   const middleOf = (name: (typeof names)[number], of: (result: Result) => number) =>
-    sharesOf((measured.get(name) ?? []).map(of))(0.5)
+    medianOf(measured.get(name) ?? [], of)
   const words = {
     empty: `an empty database, ${introspectors} tokens`,
     full: `the full database, ${introspectors} tokens`,

@@ -9,7 +9,7 @@ import { openPostgres } from '../src/db/database.ts'
 import { createPayloadStore } from '../src/oidc/store.ts'
 import { createDatabase, startPostgres } from '../tests/support/postgres.ts'
 import { install, type Server, start, stop } from './installation.ts'
-import { measure, measureOnce, type Result, sharesOf } from './load.ts'
+import { measure, measureOnce, medianOf, type Result } from './load.ts'
 import { machine, table, tenth, whole } from './table.ts'
 import {
   askAgain,
@@ -218,7 +218,7 @@ async function measureGrowth(subjects: readonly Subject[]): Promise<string[]> {
     for (let round = 0; round < rounds; round += 1)
       for (const subject of round % 2 === 0 ? subjects : subjects.toReversed())
         results.get(subject)?.push(await run(subject))
-    const base = middle(results.get(subjects[0] as Subject) ?? [], (result) => result.perSecond)
+    const base = medianOf(results.get(subjects[0] as Subject) ?? [], (result) => result.perSecond)
     for (const [subject, own] of results) rows.push([name, subject.name, ...figures(own, base)])
   }
   return table(['request', 'tokens of others', ...columns], rows)
@@ -239,7 +239,7 @@ async function measureProcesses(installed: string, { server, database, tokens }:
     )
   }
   await stop(second)
-  const base = middle(alone, (result) => result.perSecond)
+  const base = medianOf(alone, (result) => result.perSecond)
   const rows = [
     ['one process', ...figures(alone, base)],
     ['two processes, half of the callers each', ...figures(both, base)],
@@ -269,7 +269,7 @@ async function measureCleaning({ server, database, tokens, name }: Subject): Pro
     await work
   }
   await cleaner.close()
-  const base = middle(rest, (result) => result.perSecond)
+  const base = medianOf(rest, (result) => result.perSecond)
   const rows = [
     ['at rest', ...figures(rest, base)],
     [`while ${whole(deleted)} expired tokens are deleted without a pause`, ...figures(cleaning, base)],
@@ -279,17 +279,13 @@ async function measureCleaning({ server, database, tokens, name }: Subject): Pro
 
 const columns = ['requests/s', 'p50 ms', 'p99 ms', 'CPU µs/request', 'ratio (requests/s)']
 
-function middle(results: readonly Result[], of: (result: Result) => number): number {
-  return sharesOf(results.map(of))(0.5)
-}
-
 function figures(results: readonly Result[], base: number): string[] {
-  const perSecond = middle(results, (result) => result.perSecond)
+  const perSecond = medianOf(results, (result) => result.perSecond)
   return [
     whole(perSecond),
-    tenth(middle(results, (result) => result.p50Ms)),
-    tenth(middle(results, (result) => result.p99Ms)),
-    whole(middle(results, (result) => result.cpuMicros)),
+    tenth(medianOf(results, (result) => result.p50Ms)),
+    tenth(medianOf(results, (result) => result.p99Ms)),
+    whole(medianOf(results, (result) => result.cpuMicros)),
     (perSecond / base).toFixed(2),
   ]
 }

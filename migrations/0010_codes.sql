@@ -1,6 +1,6 @@
 -- Codes: how often one was tried without what belongs to it, and finding all that a client has.
 alter table oidc_payloads
-  -- Of an authorization code (security.md C10). Written by failures alone.
+  -- Of an authorization code: redemptions without what belongs to it. Written by failures alone.
   add column failures smallint not null default 0
 -- next
 -- Switching a client off, asking its people again and counting its open device codes read what it has, and nothing else.

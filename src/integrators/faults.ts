@@ -3,8 +3,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { type ClientFault, type FaultReason, faultReasons } from '../clients/fault-reasons.ts'
 import { sha256 } from '../crypto/secrets.ts'
-import type { Database } from '../db/database.ts'
-import { runIn } from '../db/database.ts'
+import { type Database, runIn } from '../db/database.ts'
 import { transactFor } from '../db/organization-transaction.ts'
 
 /** Rows of an app: as many as migration 0009 has slots for. */

@@ -11,15 +11,6 @@ import {
   reasonOf,
 } from '../clients/fault-reasons.ts'
 
-const events = {
-  'authorization.error': 'authorize',
-  'pushed_authorization_request.error': 'par',
-  'grant.error': 'token',
-  'device_authorization.error': 'device',
-  'introspection.error': 'introspect',
-  'revocation.error': 'revoke',
-} as const satisfies Readonly<Record<string, FaultEndpoint>>
-
 type ProviderError = errors.OIDCProviderError
 
 /** Tells `note` of every fault that can be laid at an app's door. It must not throw. */
@@ -28,12 +19,12 @@ export function watchClientFaults(provider: Provider, note: (fault: ClientFault)
     const fault = faultOf(endpoint, context, error)
     if (fault) note(fault)
   }
-  provider.on('authorization.error', watch(events['authorization.error']))
-  provider.on('pushed_authorization_request.error', watch(events['pushed_authorization_request.error']))
-  provider.on('grant.error', watch(events['grant.error']))
-  provider.on('device_authorization.error', watch(events['device_authorization.error']))
-  provider.on('introspection.error', watch(events['introspection.error']))
-  provider.on('revocation.error', watch(events['revocation.error']))
+  provider.on('authorization.error', watch('authorize'))
+  provider.on('pushed_authorization_request.error', watch('par'))
+  provider.on('grant.error', watch('token'))
+  provider.on('device_authorization.error', watch('device'))
+  provider.on('introspection.error', watch('introspect'))
+  provider.on('revocation.error', watch('revoke'))
 }
 
 function faultOf(endpoint: FaultEndpoint, context: KoaContextWithOIDC, error: ProviderError): ClientFault | undefined {

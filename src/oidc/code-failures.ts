@@ -1,5 +1,5 @@
 // A code that is tried again and again without what belongs to it: another redirect_uri, no or a wrong code_verifier, another
-// client (security.md C10). Such a try leaves the code to whom it was meant for, so they are counted, and a few are all.
+// client. Such a try leaves the code to whom it was meant for, so they are counted, and a few are all.
 import type { KoaContextWithOIDC } from 'oidc-provider'
 import { appendAudit } from '../audit/audit.ts'
 import type { AuditEvent } from '../audit/events.ts'

@@ -7,6 +7,7 @@ import { auditInsert, auditValues } from '../audit/store.ts'
 import { createBatcher } from '../db/batcher.ts'
 import { coalesce } from '../db/coalesce.ts'
 import { type Database, type Db, type Row, runIn, type Tx } from '../db/database.ts'
+import { withOpenTransaction } from '../db/transaction.ts'
 
 export interface PayloadRow {
   readonly model: string
@@ -68,7 +69,7 @@ export interface PayloadStore {
   /** Reads under a row lock: `update` for what is about to be spent, `share` for what must not vanish meanwhile. */
   findLocked(tx: Tx, lock: 'update' | 'share', model: string, idHash: string): Promise<StoredPayload | undefined>
   save(tx: Tx | undefined, row: PayloadRow, events: readonly AuditEvent[]): Promise<void>
-  /** Inserts if no live row has this id; false when there is one (replay detection). */
+  /** Inserts if no live row has this id; false when there is one (replay detection). In the request's transaction, if one is open. */
   insertOnce(
     model: string,
     idHash: string,
@@ -125,7 +126,10 @@ export function createPayloadStore(database: Database): PayloadStore {
       await runIn(tx, save, saveValues([row], events))
     },
     async insertOnce(model, idHash, payload, expiresInSeconds) {
-      const rows = await database.run(insertOnce, [model, idHash, JSON.stringify(payload), expiresInSeconds])
+      const values = [model, idHash, JSON.stringify(payload), expiresInSeconds]
+      const rows = await withOpenTransaction((tx) =>
+        tx ? runIn(tx, insertOnce, values) : database.run(insertOnce, values),
+      )
       return rows.length === 1
     },
     async consume(tx, model, idHash) {

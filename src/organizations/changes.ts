@@ -34,6 +34,9 @@ const hold = `select policy, version from mlpipes_auth.organizations
 const write = `update mlpipes_auth.organizations set policy = $2::jsonb, updated_at = now()
     where id = $1 and policy is distinct from $2::jsonb returning version`
 
+/** What open sessions store of a policy (`sessionLimits`); everything else is asked of it at each use. */
+const sessionLimitFields = ['session.idleTimeout', 'session.absoluteLifetime'] as const
+
 /**
  * Changes a policy.
  * @returns undefined when the organisation is not there in this version
@@ -54,7 +57,7 @@ export async function changePolicy(tx: Tx, changing: PolicyChanging): Promise<Ch
   await enqueueWebhooks(tx, organizationId, { type: 'policy.updated', data: details })
   // A session of another organisation that was used for this one is held to it too, and apps of others hear of an ending.
   const act = async () => {
-    if (change.stricter.some((field) => field.startsWith('session.')))
+    if (sessionLimitFields.some((field) => change.stricter.includes(field)))
       await tightenSessions(tx, [{ id: organizationId, policy }])
     await endOutside(tx, change, policy, changing)
   }

@@ -18,7 +18,10 @@ beforeAll(async () => {
   receiver = await startReceiver()
   const logoutUri = `${receiver.url}/backchannel_logout`
   const known = { backchannel_logout_uri: logoutUri, backchannel_logout_session_required: true }
-  server = await startServer('postgres', { seed: seed(app(client, { ...known, profile: 'oidc-certification' })) })
+  server = await startServer('postgres', {
+    poolSize: 1,
+    seed: seed(app(client, { ...known, profile: 'oidc-certification' })),
+  })
 })
 afterAll(async () => {
   await server.close()

@@ -15,6 +15,7 @@ import { authorizationUrl, Browser, introspect, obtainCode, obtainTokens, post, 
 import { startServer, type TestServer } from '../support/server.ts'
 import {
   ageSignIns,
+  askUserinfo,
   byQuery,
   client,
   noPkce,
@@ -33,7 +34,8 @@ let config: oidc.Configuration
 let flow: RelyingParty['flow']
 let errorOf: RelyingParty['errorOf']
 beforeAll(async () => {
-  server = await startServer('postgres')
+  // One connection: whatever asks for a second while it holds one would wait for itself.
+  server = await startServer('postgres', { poolSize: 1 })
   ;({ config, flow, errorOf } = await relyingParty(server, byQuery))
 })
 afterAll(() => server.close())
@@ -66,11 +68,7 @@ describe('Basic OP', () => {
   })
   it.each(userinfoModules)('%s', async (_name, method, where) => {
     const { tokens, claims } = await flow()
-    const init =
-      where === 'header'
-        ? { headers: { authorization: `Bearer ${tokens.access_token}` } }
-        : { body: new URLSearchParams({ access_token: tokens.access_token }) }
-    const answer = await fetch(`${server.issuer}/oauth/userinfo`, { method, ...init })
+    const answer = await askUserinfo(server, method, where, tokens.access_token)
     expect(answer.status).toBe(200)
     expect(await answer.json()).toMatchObject({ sub: claims.sub })
   })

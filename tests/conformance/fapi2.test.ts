@@ -27,7 +27,11 @@ beforeAll(async () => {
     introspection: 'own' as const,
     profile: 'fapi2' as const,
   }
-  server = await startServer('postgres', { seed: { ...people, clients: [...(people.clients ?? []), high] } })
+  // One connection: whatever asks for a second while it holds one would wait for itself.
+  server = await startServer('postgres', {
+    poolSize: 1,
+    seed: { ...people, clients: [...(people.clients ?? []), high] },
+  })
   const key = { key: keys.privateKey, kid: 'one' }
   config = await oidc.discovery(new URL(server.issuer), clientId, undefined, oidc.PrivateKeyJwt(key), {
     execute: [oidc.allowInsecureRequests],

@@ -9,6 +9,7 @@ import { type Answer, authorizationUrl, Browser, redeem, redirectUri, signIn } f
 import { startServer, type TestServer } from '../support/server.ts'
 import {
   ageSignIns,
+  askUserinfo,
   client,
   noPkce,
   postingClient,
@@ -96,11 +97,7 @@ describe('Form Post OP', () => {
   })
   it.each(userinfoModules)('%s', async (_name, method, where) => {
     const { tokens, claims } = await flow()
-    const init =
-      where === 'header'
-        ? { headers: { authorization: `Bearer ${tokens.access_token}` } }
-        : { body: new URLSearchParams({ access_token: tokens.access_token }) }
-    const answer = await fetch(`${server.issuer}/oauth/userinfo`, { method, ...init })
+    const answer = await askUserinfo(server, method, where, tokens.access_token)
     expect(await answer.json()).toMatchObject({ sub: claims.sub })
   })
   it('oidcc-ensure-request-without-nonce-succeeds-for-code-flow', async () => {

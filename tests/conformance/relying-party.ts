@@ -138,6 +138,15 @@ export const userinfoModules: [string, 'GET' | 'POST', 'header' | 'body'][] = [
   ['oidcc-userinfo-post-body', 'POST', 'body'],
 ]
 
+/** Asks as one of these modules does. */
+export function askUserinfo(server: TestServer, method: 'GET' | 'POST', where: 'header' | 'body', token: string) {
+  const init =
+    where === 'header'
+      ? { headers: { authorization: `Bearer ${token}` } }
+      : { body: new URLSearchParams({ access_token: token }) }
+  return fetch(`${server.issuer}/oauth/userinfo`, { method, ...init })
+}
+
 export const requestObjectModules: [string, Record<string, string>, string][] = [
   [
     'oidcc-request-uri-unsigned-supported-correctly-or-rejected-as-unsupported',

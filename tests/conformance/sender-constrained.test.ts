@@ -10,7 +10,8 @@ import { secretOf, startServer, type TestServer } from '../support/server.ts'
 let server: TestServer
 let config: oidc.Configuration
 beforeAll(async () => {
-  server = await startServer('postgres')
+  // One connection: whatever asks for a second while it holds one would wait for itself.
+  server = await startServer('postgres', { poolSize: 1 })
   config = await oidc.discovery(new URL(server.issuer), 'first', undefined, oidc.ClientSecretBasic(secretOf('first')), {
     execute: [oidc.allowInsecureRequests],
   })

@@ -24,7 +24,10 @@ beforeAll(async () => {
     require_pushed_authorization_requests: true,
     dpop_bound_access_tokens: true,
   }
-  server = await startServer('postgres', { seed: { ...people, clients: [...(people.clients ?? []), app] } })
+  server = await startServer('postgres', {
+    poolSize: 1,
+    seed: { ...people, clients: [...(people.clients ?? []), app] },
+  })
   const issuer = new URL(server.issuer)
   as = await oauth.processDiscoveryResponse(issuer, await oauth.discoveryRequest(issuer, insecure))
 })

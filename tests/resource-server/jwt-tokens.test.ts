@@ -47,7 +47,10 @@ let keys: ReturnType<typeof createRemoteJWKSet>
 let mercy: string
 let audience: string
 beforeAll(async () => {
-  server = await startServer('postgres', { seed: { ...people, clients: [...(people.clients ?? []), ...clients] } })
+  server = await startServer('postgres', {
+    poolSize: 1,
+    seed: { ...people, clients: [...(people.clients ?? []), ...clients] },
+  })
   keys = createRemoteJWKSet(new URL('/oauth/jwks', server.issuer))
   const [row] = await server.database.run(`select id from mlpipes_auth.organizations where slug = 'mercy'`, [])
   mercy = String(row?.['id'])

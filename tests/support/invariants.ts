@@ -1,4 +1,4 @@
-// What must be true of the database after any crash or load (security.md §5). Each query returns the rows that break it.
+// What must be true of the database after any crash or load. Each query returns the rows that break it.
 // I2 and I9, what is honoured at read, are asked of the running server instead.
 import type { Database } from '../../src/db/database.ts'
 

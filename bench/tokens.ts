@@ -94,6 +94,7 @@ interface Subject {
   readonly tokens: Readonly<Record<'app' | 'bound', Tokens[]>>
 }
 
+const columns = ['requests/s', 'p50 ms', 'p99 ms', 'CPU µs/request', 'ratio (requests/s)']
 const keys = generateKeyPairSync('ec', { namedCurve: 'P-256' })
 
 const postgres = await startPostgres()
@@ -162,22 +163,22 @@ function proofFor(server: Server, key: KeyObject = keys.privateKey): string {
   return `${signed}.${sign('sha256', Buffer.from(signed), { key, dsaEncoding: 'ieee-p1363' }).toString('base64url')}`
 }
 
-const asking =
-  (server: Server, tokens: readonly Tokens[]) =>
-  async (worker: number): Promise<void> => {
+function asking(server: Server, tokens: readonly Tokens[]) {
+  return async (worker: number): Promise<void> => {
     const answer = expectOk(await introspect(server, tokens[worker]?.access_token ?? ''))
     if (!answer.text.includes('"active":true')) throw new Error('a token went inactive under the bench')
   }
+}
 
-/** One refresh of the worker's token, which it replaces. */
-const refreshing =
-  ({ server, tokens }: Subject, clientId: 'app' | 'bound') =>
-  async (worker: number): Promise<void> => {
+/** A refresh of the worker's token, which it replaces. */
+function refreshing({ server, tokens }: Subject, clientId: 'app' | 'bound') {
+  return async (worker: number): Promise<void> => {
     const current = tokens[clientId]
     const body = form({ grant_type: 'refresh_token', refresh_token: current[worker]?.refresh_token ?? '' })
     const proof = clientId === 'bound' ? proofFor(server) : undefined
     current[worker] = JSON.parse(expectOk(await requestTokens(server, basic(clientId), body, proof)).text)
   }
+}
 
 async function exchange({ server, visitors }: Subject, clientId: 'app' | 'bound'): Promise<Result> {
   const each = codesPerRound / workers
@@ -276,8 +277,6 @@ async function measureCleaning({ server, database, tokens, name }: Subject): Pro
   ]
   return table([`introspection, ${name}`, ...columns], rows)
 }
-
-const columns = ['requests/s', 'p50 ms', 'p99 ms', 'CPU µs/request', 'ratio (requests/s)']
 
 function figures(results: readonly Result[], base: number): string[] {
   const perSecond = medianOf(results, (result) => result.perSecond)

@@ -1,4 +1,4 @@
-// The provider's own pages (error, sign out, signed out) in our look.
+// The provider's own pages (error, going back by form, sign out, signed out) in our look.
 import type { ErrorOut, KoaContextWithOIDC } from 'oidc-provider'
 import { originOf } from '../http/origin.ts'
 import type { Views } from '../http/views.ts'
@@ -9,6 +9,8 @@ export type PageContext = Pick<KoaContextWithOIDC, 'req' | 'type' | 'body'>
 
 export interface ProtocolPages {
   error(context: PageContext, out: ErrorOut, error: Error): void
+  /** The answer to an app that asked for it with `response_mode=form_post` (OAuth 2.0 Form Post Response Mode §2). */
+  goingBack(context: KoaContextWithOIDC, redirectUri: string, answer: Readonly<Record<string, unknown>>): void
   signOut(context: KoaContextWithOIDC, form: string): void
   signedOut(context: KoaContextWithOIDC): void
   readonly device: DevicePages
@@ -62,6 +64,17 @@ export function createProtocolPages(views: Views): ProtocolPages {
   }
   return {
     error: showError,
+    goingBack(context, redirectUri, answer) {
+      const { client } = context.oidc
+      const appName = client?.clientName ?? client?.clientId
+      context.status = 'error' in answer ? 400 : 200
+      send(context, 'login/going-back', {
+        title: `Going back to ${appName}`,
+        appName,
+        action: redirectUri,
+        fields: Object.entries(answer).map(([name, value]) => ({ name, value: String(value) })),
+      })
+    },
     device: createDevicePages(views, showError),
     signOut(context, form) {
       const xsrf = /name="xsrf" value="([^"]+)"/.exec(form)?.[1] ?? ''

@@ -1,7 +1,7 @@
 // The provider's configuration: what oidc-provider does for us and by which rules. It is built again when keys change.
 
 import type { JWK } from 'jose'
-import { type Configuration, type KoaContextWithOIDC, Provider } from 'oidc-provider'
+import type { Configuration, KoaContextWithOIDC, Provider } from 'oidc-provider'
 import type { Accounts } from '../accounts/accounts.ts'
 import type { AuditEvent } from '../audit/events.ts'
 import { type Clients, supportedScopes } from '../clients/clients.ts'
@@ -25,12 +25,14 @@ import {
   acceptWhoIsLetIn,
   alwaysIncludeSid,
   compareClientSecretsByDigest,
+  createProviderWith,
   keepOwnMembers,
   leaveLogoutToTheOutbox,
   pinUrlsToIssuer,
   reportSatisfiedAcr,
 } from './internals.ts'
 import type { FindIntrospected } from './introspected.ts'
+import type { IntrospectionPolicy } from './introspection.ts'
 import { acceptIntrospectionBearer } from './introspection-bearer.ts'
 import { createJwtTokens } from './jwt-tokens.ts'
 import { lifetimes } from './lifetimes.ts'
@@ -52,6 +54,7 @@ export interface ProviderParts {
   readonly accounts: Accounts
   readonly standings: Standings
   readonly introspected: FindIntrospected
+  readonly mayIntrospect: IntrospectionPolicy
   readonly consents: Consents
   readonly deviceCodes: DeviceCodes
   readonly activity: Activity
@@ -80,7 +83,7 @@ const transactionalRoutes = new Set(['/oauth/token', '/oauth/revoke', '/oauth/lo
 /** Builds a provider over these private keys, the signing ones first. Throws when there is none. */
 export function createProvider(parts: ProviderParts, jwks: readonly JWK[]): Provider {
   if (jwks.length === 0) throw new Error('there are no signing keys')
-  const provider = new Provider(parts.issuer, configuration(parts, jwks))
+  const provider = createProviderWith(parts.pages.goingBack, parts.issuer, configuration(parts, jwks))
   // Forwarded headers are set by our own edge, never by the network (see mount.ts).
   provider.proxy = true
   pinUrlsToIssuer(provider)

@@ -1,18 +1,33 @@
-// A person in a real browser, in the demo EHR app: with and without JavaScript, wrong password, deny, back, sign-out.
+// A person in a real browser, in the demo EHR app: with and without JavaScript, wrong password, deny, back, sign-out; and
+// in an app that takes its answer by post.
+import { createServer } from 'node:http'
+import { text } from 'node:stream/consumers'
 import type { Browser } from 'playwright-core'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { startEhr } from '../../examples/ehr/app.ts'
 import { axe, launchBrowser, newPage, shot, type WatchedPage } from '../support/browser.ts'
-import { obtainTokens } from '../support/client.ts'
+import { authorizationUrl, obtainTokens } from '../support/client.ts'
 import { freePort } from '../support/free-port.ts'
-import { password, people, startServer, type TestServer } from '../support/server.ts'
+import { password, people, secretOf, startServer, type TestServer } from '../support/server.ts'
 
 let server: TestServer
 let browser: Browser
 let ehr: Awaited<ReturnType<typeof startEhr>>
+/** An app that is answered with response_mode=form_post, and says how. */
+const archive = createServer(async (request, response) => {
+  const answer = new URLSearchParams(await text(request))
+  response.setHeader('content-type', 'text/html')
+  response.end(`<h1>${request.method} ${[...answer.keys()].sort().join(' ')} ${answer.get('state')}</h1>`)
+})
+let archiveUrl: string
+const toArchive = (extra: Record<string, string>) =>
+  authorizationUrl(server, 'archive', { redirect_uri: archiveUrl, response_mode: 'form_post', ...extra }).url
 
 beforeAll(async () => {
   const port = await freePort()
+  const archivePort = await freePort()
+  archiveUrl = `http://localhost:${archivePort}/callback`
+  archive.listen(archivePort)
   const url = `http://localhost:${port}`
   const clients = [
     {
@@ -24,6 +39,14 @@ beforeAll(async () => {
       post_logout_redirect_uris: [`${url}/`],
       grant_types: ['authorization_code' as const, 'refresh_token' as const],
       scope: 'openid profile email offline_access',
+    },
+    {
+      client_id: 'archive',
+      client_secret: secretOf('archive'),
+      client_name: 'Harbor Archive',
+      organization: 'mercy',
+      redirect_uris: [archiveUrl],
+      first_party: true,
     },
   ]
   server = await startServer('postgres', { seed: { ...people, clients: [...(people.clients ?? []), ...clients] } })
@@ -40,6 +63,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await browser.close()
   await ehr.close()
+  archive.close()
   await server.close()
 })
 
@@ -86,6 +110,22 @@ describe.each([true, false])('with JavaScript %s', (javaScriptEnabled) => {
     await shot(page, `sign-out${suffix}`)
     await page.getByRole('button', { name: 'Sign out' }).click()
     await page.getByRole('link', { name: 'Sign in with MLPipes' }).waitFor()
+    expect(watched.complaints).toEqual([])
+    await watched.close()
+  })
+
+  it('goes back to an app that takes its answer by post, by itself or by a button', async () => {
+    const watched = await newPage(browser, { javaScriptEnabled })
+    const { page } = watched
+    await page.goto(toArchive({ state: 'here' }))
+    await fillIn(watched, email, password)
+    if (!javaScriptEnabled) {
+      await page.getByRole('heading', { name: 'Going back to Harbor Archive' }).waitFor()
+      await shot(page, 'going-back')
+      await page.getByRole('button', { name: 'Continue to Harbor Archive' }).click()
+    }
+    await page.getByRole('heading', { name: 'POST code iss state here' }).waitFor()
+    expect(page.url()).toBe(archiveUrl)
     expect(watched.complaints).toEqual([])
     await watched.close()
   })
@@ -181,6 +221,10 @@ describe.each(['light', 'dark'] as const)('accessibility in %s', (colorScheme) =
     await page.goto(`${server.issuer}/oauth/logout`)
     await page.getByRole('button', { name: 'Sign out' }).waitFor()
     await at('sign-out')
+    // Without its script, so that it stays.
+    await page.route('**/going-back.js*', (route) => route.abort())
+    await page.goto(toArchive({ prompt: 'none' }))
+    await at('going-back')
     await watched.close()
   })
 })

@@ -1,12 +1,11 @@
 // Operations on clients: what they take and answer. Protocol members have their names of RFC 7591.
 import { z } from 'zod'
 import { clientFields, clientMembers } from '../clients/clients.ts'
+import { maxOverlapSeconds } from '../clients/secret.ts'
 import { organizationPermissions } from '../organizations/permissions.ts'
 import { flag, idParam, instant, listQuery, operation, pageOf, search } from './operation.ts'
 
 const group = 'Clients'
-/** How long two secrets of a client may work at once. */
-export const maxOverlapSeconds = 604_800
 const params = z.strictObject({ clientId: idParam })
 const clearable = <Schema extends z.ZodType>(schema: Schema) => schema.nullable().optional()
 

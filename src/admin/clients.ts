@@ -6,6 +6,7 @@ import { type ClientMembers, hasSecret } from '../clients/clients.ts'
 import { type ClientProblem, newClientId, newClientSecret, registrationProblems } from '../clients/registrable.ts'
 import { needsOf, permissionProblems } from '../clients/rules.ts'
 import { saveClient } from '../clients/save.ts'
+import { replaceClientSecret } from '../clients/secret.ts'
 import {
   deleteClient,
   findClient,
@@ -14,7 +15,6 @@ import {
   maxClients,
   type StoredClient,
   setClientPermissions,
-  setClientSecret,
   switchClient,
 } from '../clients/store.ts'
 import type { Secrets } from '../crypto/secrets.ts'
@@ -103,12 +103,11 @@ export function addClients({ on }: Pick<Kernel, 'on'>, parts: ClientParts): void
     const { organization, caller, about, body } = call
     const { clientId, permissions } = await require(tx, call, true)
     requireAll(caller, new Set(permissions))
-    const secret = newClientSecret()
-    const replacing = { digest: secrets.digestClientSecret(secret), overlapSeconds: body.overlapSeconds }
-    if (!(await setClientSecret(tx, organization.id, clientId, replacing)))
-      throw notPossible('token_endpoint_auth_method', 'this client proves itself without a secret')
-    await appendAudit(tx, { ...about, clientId, name: 'client.secret_replaced', outcome: 'success', details: {} })
-    return { body: { client_id: clientId, client_secret: secret } }
+    const { overlapSeconds } = body
+    const replacing = { ...about, clientId, organizationId: organization.id, overlapSeconds }
+    const replaced = await replaceClientSecret(tx, secrets, replacing)
+    if (!replaced) throw notPossible('token_endpoint_auth_method', 'this client proves itself without a secret')
+    return { body: { client_id: clientId, client_secret: replaced.secret } }
   })
 }
 

@@ -39,7 +39,7 @@ const setSecret = `update mlpipes_auth.clients set secret_digest = $3, updated_a
       previous_secret_until = case when $4::integer > 0 and secret_digest is not null
         then now() + make_interval(secs => $4::integer) end
     where client_id = $1 and organization_id = $2 and metadata ->> 'token_endpoint_auth_method' like 'client\\_secret\\_%'
-    returning client_id`
+    returning previous_secret_until`
 const setPermissions = `update mlpipes_auth.clients set permissions = $3, updated_at = now()
     where client_id = $1 and organization_id = $2 and version = $4::integer returning client_id`
 const remove = 'delete from mlpipes_auth.clients where client_id = $1 and organization_id = $2 returning client_id'
@@ -89,14 +89,15 @@ export async function switchClient(tx: Tx, organizationId: string, clientId: str
   return (await runIn(tx, on ? enable : disable, [clientId, organizationId])).length === 1
 }
 
-/** False when the client proves itself in another way. */
+/** Until when the one of before works; undefined when the client proves itself in another way. */
 export async function setClientSecret(
   tx: Tx,
   organizationId: string,
   clientId: string,
   { digest, overlapSeconds }: { readonly digest: string; readonly overlapSeconds: number },
-): Promise<boolean> {
-  return (await runIn(tx, setSecret, [clientId, organizationId, digest, overlapSeconds])).length === 1
+): Promise<{ readonly formerUntil: Date | null } | undefined> {
+  const [row] = await runIn(tx, setSecret, [clientId, organizationId, digest, overlapSeconds])
+  return row && { formerUntil: row['previous_secret_until'] as Date | null }
 }
 
 /** False when it was changed since this version. */

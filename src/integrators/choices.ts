@@ -1,6 +1,7 @@
 // What the form that registers an app lets somebody choose, in plain words, and what each choice means by the names of
 // RFC 7591. Pure. What may be registered is not decided here.
 import { deviceGrant, supportedScopes } from '../clients/clients.ts'
+import { maxOverlapSeconds, usualOverlapSeconds } from '../clients/secret.ts'
 import { describeScopes } from '../oidc/scopes.ts'
 
 export interface Choice {
@@ -112,13 +113,13 @@ export const scopeChoices: readonly Choice[] = describeScopes(supportedScopes).m
 export const overlaps: readonly (Choice & { readonly seconds: number })[] = [
   {
     value: 'day',
-    seconds: 86_400,
+    seconds: usualOverlapSeconds,
     title: 'One day more',
     text: 'Put the new secret into the app within a day. Nothing stops meanwhile.',
   },
   {
     value: 'week',
-    seconds: 604_800,
+    seconds: maxOverlapSeconds,
     title: 'One week more',
     text: 'The same, with a week. It is the longest there is.',
   },

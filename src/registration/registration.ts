@@ -1,13 +1,15 @@
-// Apps that register, read, change and remove themselves (RFC 7591, RFC 7592). A client that comes this way is written by the
-// function that writes every client, in one transaction with the use of the token and the audit row. Its own token is kept as a
-// hash and is good for this client alone.
+// Apps that register, read, change and remove themselves (RFC 7591, RFC 7592), and replace their secret. A client that comes
+// this way is written by the function that writes every client, in one transaction with the use of the token and the audit
+// row; so is its new secret. Its own token is kept as a hash and is good for this client alone.
 import { randomBytes } from 'node:crypto'
+import { z } from 'zod'
 import { appendAudit } from '../audit/audit.ts'
 import type { Origin } from '../audit/events.ts'
 import { type ClientMembers, hasSecret } from '../clients/clients.ts'
 import { type ClientProblem, newClientId, newClientSecret, registrationProblems } from '../clients/registrable.ts'
 import { needsOf } from '../clients/rules.ts'
 import { saveClient } from '../clients/save.ts'
+import { replaceClientSecret, usualOverlapSeconds } from '../clients/secret.ts'
 import { deleteClient, findClient, hasRoomForClient, maxClients, type StoredClient } from '../clients/store.ts'
 import { type Secrets, sha256 } from '../crypto/secrets.ts'
 import type { Database } from '../db/database.ts'
@@ -47,12 +49,15 @@ export interface Registered {
   /** When one was made now: it is shown this once. */
   readonly secret: string | undefined
   readonly token: string
+  /** Until when the secret of before works beside the one that was made now. */
+  readonly formerSecretUntil?: Date | null
 }
 
 export interface Registrations {
   create(invitation: Invitation, presented: Presented, body: unknown): Promise<Registered>
   read(registration: Registration, presented: Presented): Promise<Registered>
   update(registration: Registration, presented: Presented, body: unknown): Promise<Registered>
+  replaceSecret(registration: Registration, presented: Presented, body: unknown): Promise<Registered>
   remove(registration: Registration, presented: Presented): Promise<void>
 }
 
@@ -128,6 +133,23 @@ export function createRegistrations(parts: RegistrationParts): Registrations {
       })
     },
 
+    async replaceSecret({ clientId, organizationId }, { hash, origin }, body) {
+      assertNothing(body)
+      const token = newRegistrationToken('rat')
+      const actor = { type: 'client' as const, id: clientId }
+      const replacing = { clientId, organizationId, overlapSeconds: usualOverlapSeconds, actor, origin }
+      return transactFor(db, organizationId, async (tx) => {
+        assertItsOwn(present(await findClient(tx, organizationId, clientId, true)))
+        await beyond(tx, organizationId, async () => {
+          if (!(await rotateRegistration(tx, clientId, hash, sha256(token)))) throw unknownToken()
+        })
+        const replaced = await replaceClientSecret(tx, secrets, replacing)
+        if (!replaced) throw metadataProblem([hasNoSecret])
+        const client = present(await findClient(tx, organizationId, clientId))
+        return { client, secret: replaced.secret, token, formerSecretUntil: replaced.formerUntil }
+      })
+    },
+
     remove({ clientId, organizationId }, { hash, origin }) {
       const about = { actor: { type: 'client' as const, id: clientId }, organizationId, clientId, origin }
       return transactFor(db, organizationId, async (tx) => {
@@ -164,6 +186,18 @@ function assertItsOwn({ members, permissions }: StoredClient): void {
     'access_denied',
     'an administrator has given this client more than it can register itself; ask them to change it',
   )
+}
+
+const hasNoSecret: MetadataProblem = {
+  path: 'token_endpoint_auth_method',
+  message: 'this client proves itself without a secret, so there is none to replace',
+}
+const nothing = z.strictObject({}).optional()
+
+/** Neither the secret nor the overlap is the client's to choose: whoever sends members expects what will not happen. */
+function assertNothing(body: unknown): void {
+  if (!nothing.safeParse(body).success)
+    throw metadataProblem([{ path: '', message: 'takes no members: send an empty JSON object, or no body' }])
 }
 
 /** RFC 7592 §2.2: which members of its registration a client has to repeat, may repeat, and must not. */

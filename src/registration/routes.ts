@@ -1,5 +1,5 @@
-// The registration endpoint (RFC 7591 §3) and that of each registration (RFC 7592 §2). Who calls is decided from the headers,
-// before a body is read; a try is counted before its token is looked up.
+// The registration endpoint (RFC 7591 §3), that of each registration (RFC 7592 §2) and that of its secret. Who calls is
+// decided from the headers, before a body is read; a try is counted before its token is looked up.
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { assertJson, readJsonOnly } from '../api/gate.ts'
 import { appendAudit } from '../audit/audit.ts'
@@ -97,7 +97,9 @@ export function addRegistrationRoutes(app: FastifyInstance, parts: RegistrationR
       return found
     })
     registered.set(request, { ...counted, holder })
-    if (request.method === 'PUT') assertJson(request)
+    const { method, headers } = request
+    // A new secret takes no body at all, too.
+    if (method === 'PUT' || (method === 'POST' && headers['content-type'] !== undefined)) assertJson(request)
   }
 
   /** Does what a client asks for about itself. */
@@ -134,6 +136,10 @@ export function addRegistrationRoutes(app: FastifyInstance, parts: RegistrationR
       const result = await manage(request, (...who) => registrations.update(...who, request.body))
       return toAnswer(issuer, result)
     })
+    scope.post(`${path}/secret`, own, async (request) => {
+      const result = await manage(request, (...who) => registrations.replaceSecret(...who, request.body))
+      return toAnswer(issuer, result)
+    })
     scope.delete(path, own, async (request, reply) => {
       await manage(request, registrations.remove)
       return reply.code(204).send()
@@ -148,19 +154,24 @@ function standing<Holder>(known: WeakMap<FastifyRequest, Standing<Holder>>, requ
 }
 
 /** RFC 7591 §3.2.1, RFC 7592 §3: what was registered, whatever was asked for. */
-function toAnswer(issuer: string, { client, secret, token }: Registered): Record<string, unknown> {
+function toAnswer(issuer: string, registered: Registered): Record<string, unknown> {
+  const { client, secret, token, formerSecretUntil } = registered
   const { introspection: _introspection, first_party: _party, session_activity: _activity, ...members } = client.members
   return {
     client_id: client.clientId,
-    client_id_issued_at: Math.floor(client.createdAt.getTime() / 1000),
+    client_id_issued_at: toSeconds(client.createdAt),
     ...(secret === undefined ? {} : { client_secret: secret }),
     ...(hasSecret(members) ? { client_secret_expires_at: 0 } : {}),
+    ...(formerSecretUntil ? { previous_client_secret_expires_at: toSeconds(formerSecretUntil) } : {}),
     registration_access_token: token,
     registration_client_uri: `${issuer}${registrationPath}/${client.clientId}`,
     ...members,
     response_types: members.grant_types.includes('authorization_code') ? ['code'] : [],
   }
 }
+
+/** Since 1970, as RFC 7591 counts. A moment too early does no harm, and one too late would. */
+const toSeconds = (instant: Date) => Math.floor(instant.getTime() / 1000)
 
 /** Errors of a protocol endpoint: JSON with the members of RFC 6749 §5.2, whatever went wrong. */
 function answerErrors(scope: FastifyInstance): void {

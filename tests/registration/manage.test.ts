@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type AdminServer, seed, startAdmin } from '../admin/support.ts'
 import { mainDatabase } from '../support/server.ts'
-import { asUpdate, issueToken, type RegistrationAnswer, register, send } from './support.ts'
+import { asUpdate, issueToken, knowsSecret, metadata, type RegistrationAnswer, register, send } from './support.ts'
 
 interface App {
   readonly id: string
@@ -16,8 +16,10 @@ describe.each(mainDatabase)('on %s', (kind) => {
   let app: App
   const put = (own: App, change: Readonly<Record<string, unknown>>, token = own.token) =>
     send(server, 'PUT', own.uri, token, asUpdate(own.answer, change))
-  const newApp = async (): Promise<App> => {
-    const answer = await register(server, (await issueToken(server)).token)
+  const replaceSecret = (own: App, body?: unknown, headers: Record<string, string> = {}) =>
+    send(server, 'POST', `${own.uri}/secret`, own.token, body, headers)
+  const newApp = async (change: Readonly<Record<string, unknown>> = {}): Promise<App> => {
+    const answer = await register(server, (await issueToken(server)).token, { ...metadata, ...change })
     return {
       id: String(answer.body['client_id']),
       uri: String(answer.body['registration_client_uri']),
@@ -152,14 +154,16 @@ describe.each(mainDatabase)('on %s', (kind) => {
     ['profile', `profile = 'oidc-certification'`],
   ])('is not changed by itself once an administrator gave it %s', async (_what, given) => {
     await run(`update mlpipes_auth.clients set ${given} where client_id = $1`, app.id)
-    const answer = await put(app, { redirect_uris: ['https://app.vendor.example/elsewhere'] })
-    expect(answer.status).toBe(403)
-    expect(answer.body['error']).toBe('access_denied')
+    const change = await put(app, { redirect_uris: ['https://app.vendor.example/elsewhere'] })
+    for (const answer of [change, await replaceSecret(app)])
+      expect(answer).toMatchObject({ status: 403, body: { error: 'access_denied' } })
+    expect(await knowsSecret(server, app.id, app.answer.body['client_secret'])).toBe(true)
     expect((await send(server, 'GET', app.uri, app.token)).status).toBe(200)
   })
 
   it('lets a token do nothing to another client, and loses nothing by the attempt', async () => {
     const other = await newApp()
+    expect((await replaceSecret({ ...other, token: app.token })).status).toBe(401)
     for (const method of ['GET', 'PUT', 'DELETE'])
       for (const address of [
         other.uri,
@@ -204,6 +208,7 @@ describe.each(mainDatabase)('on %s', (kind) => {
       expect(answer.status).toBe(403)
       expect(answer.body['error_description']).toContain('administrator')
     }
+    expect((await replaceSecret(app)).status).toBe(403)
     await server.call(admin, `/api/admin/clients/${app.id}/enable`, { method: 'POST', body: {} })
     expect((await send(server, 'GET', app.uri, app.token)).status).toBe(200)
   })
@@ -226,6 +231,79 @@ describe.each(mainDatabase)('on %s', (kind) => {
       await server.call(admin, `/api/admin/registration-tokens/${id}`, { method: 'DELETE' })
     expect((await put(app, { redirect_uris: ['https://evil.example/'] })).status).toBe(400)
     expect((await put(app, { client_name: 'Later' })).status).toBe(200)
+  })
+
+  it('replaces its secret, and the former one works for a day beside it, and no third one', async () => {
+    const first = app.answer.body['client_secret']
+    const before = Math.floor(Date.now() / 1000)
+    const replaced = await replaceSecret(app)
+    expect(replaced.status).toBe(200)
+    expect(replaced.headers.get('cache-control')).toBe('no-store')
+    const {
+      client_secret: second,
+      registration_access_token: token,
+      previous_client_secret_expires_at: until,
+      ...registered
+    } = replaced.body
+    const { client_secret: _secret, registration_access_token: _token, ...asBefore } = app.answer.body
+    expect(registered).toEqual(asBefore)
+    expect(second).toMatch(/^[\w-]{43}$/)
+    expect(Number(until) - before).toBeGreaterThanOrEqual(86_400)
+    expect(Number(until) - before).toBeLessThan(86_460)
+    const known = async () => [await knowsSecret(server, app.id, first), await knowsSecret(server, app.id, second)]
+    expect(await known()).toEqual([true, true])
+    const [event] = await server.audit('client.secret_replaced')
+    expect(event).toMatchObject({ actorType: 'client', actorId: app.id, clientId: app.id, outcome: 'success' })
+
+    expect((await replaceSecret(app)).status, 'the token of before').toBe(401)
+    const now = { ...app, token: String(token), answer: replaced }
+    const repeated = await put(now, { client_secret: first })
+    expect(repeated.status, 'RFC 7592: the secret of now alone is repeated').toBe(400)
+    expect(repeated.body['error_description']).toContain('client_secret')
+    const changed = await put(now, { client_name: 'Vendor App 2', client_secret: second })
+    expect(changed.status).toBe(200)
+    expect(changed.body).not.toHaveProperty('client_secret')
+    expect(await known(), 'a change leaves both').toEqual([true, true])
+
+    const again = await replaceSecret({ ...now, token: String(changed.body['registration_access_token']) }, {})
+    expect(again.status).toBe(200)
+    expect(await known()).toEqual([false, true])
+    expect(await knowsSecret(server, app.id, again.body['client_secret'])).toBe(true)
+    const own = { ...now, token: String(again.body['registration_access_token']), answer: again }
+    expect((await put(own, { token_endpoint_auth_method: 'none' })).status).toBe(200)
+    expect(await known(), 'and one without a secret leaves none').toEqual([false, false])
+  })
+
+  it.each<[string, unknown, Record<string, string>, number]>([
+    ['a secret of its own choice', { client_secret: 'mine' }, {}, 400],
+    ['an overlap of its own choice', { overlapSeconds: 604_800 }, {}, 400],
+    ['a list', [], {}, 400],
+    ['null', null, {}, 400],
+    ['half a document', '{', {}, 400],
+    ['a form', 'client_secret=mine', { 'content-type': 'application/x-www-form-urlencoded' }, 415],
+    ['what is called JSON otherwise', {}, { 'content-type': 'application/json; charset=utf-16' }, 415],
+  ])('replaces no secret for %s, and its token stays', async (_what, body, headers, status) => {
+    const answer = await replaceSecret(app, body, headers)
+    expect(answer.status).toBe(status)
+    expect(JSON.stringify(answer.body)).not.toContain('mine')
+    expect((await send(server, 'GET', app.uri, app.token)).status).toBe(200)
+    expect(await knowsSecret(server, app.id, app.answer.body['client_secret'])).toBe(true)
+  })
+
+  it('has no secret to replace when it proves itself without one', async () => {
+    const open = await newApp({ token_endpoint_auth_method: 'none' })
+    const signing = await newApp({
+      token_endpoint_auth_method: 'private_key_jwt',
+      jwks: { keys: [{ kty: 'OKP', crv: 'Ed25519', x: '11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo' }] },
+    })
+    for (const own of [open, signing]) {
+      const answer = await replaceSecret(own)
+      expect(answer).toMatchObject({ status: 400, body: { error: 'invalid_client_metadata' } })
+      expect(answer.body['error_description']).toContain('without a secret')
+      expect((await send(server, 'GET', own.uri, own.token)).status, 'its token stays').toBe(200)
+      const [refused] = await server.audit('registration.refused')
+      expect(refused).toMatchObject({ clientId: own.id, details: { detail: 'token_endpoint_auth_method' } })
+    }
   })
 
   it('removes itself, with everything it has', async () => {

@@ -1,7 +1,7 @@
 // Registration under 20 parallel requests on a warm pool of a real PostgreSQL: a token is good for as many apps as it says.
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { type AdminServer, seed, startAdmin } from '../admin/support.ts'
-import { asUpdate, issueToken, register, send } from './support.ts'
+import { asUpdate, issueToken, knowsSecret, register, send } from './support.ts'
 
 const parallel = 20
 let server: AdminServer
@@ -57,6 +57,29 @@ describe('the token of a registration', () => {
     expect(answers.filter(({ status }) => status === 401)).toHaveLength(parallel - 1)
     const read = await send(server, 'GET', uri, String(winners[0]?.body['registration_access_token']))
     expect(read.body['client_name']).toBe(winners[0]?.body['client_name'])
+  })
+
+  it('makes one new secret for 20 who ask at once, and one after another when an administrator asks too', async () => {
+    const admin = await server.tokenOf('admin@mercy.example')
+    for (const share of [0, 10]) {
+      await server.database.run('delete from mlpipes_auth.sign_in_attempts', [])
+      const registered = await register(server, (await issueToken(server)).token)
+      const { registration_client_uri: uri, registration_access_token: token, client_id: id } = registered.body
+      const replaced = { method: 'POST', body: { overlapSeconds: 3_600 } }
+      const answers = await together((index) =>
+        index < share
+          ? server.call(admin, `/api/admin/clients/${id}/replace-secret`, replaced)
+          : send(server, 'POST', `${uri}/secret`, String(token)),
+      )
+      const done = answers.filter(({ status }) => status === 200)
+      expect(done).toHaveLength(share + 1)
+      expect(answers.filter(({ status }) => status === 401)).toHaveLength(parallel - share - 1)
+      const secrets = [registered, ...done].map(({ body }) => body['client_secret'])
+      const known = await Promise.all(secrets.map((secret) => knowsSecret(server, id, secret)))
+      expect(known.filter(Boolean), 'the one of now and the one before it').toHaveLength(2)
+      const events = (await server.audit('client.secret_replaced')).filter((row) => row.clientId === id)
+      expect(events).toHaveLength(done.length)
+    }
   })
 
   it('ends with the client when changes, removals and an administrator meet', async () => {

@@ -1,6 +1,7 @@
 // Tokens as an administrator gives them out, and an app that registers with them over plain HTTP.
 import type { Template } from '../../src/registration/template.ts'
 import type { AdminServer } from '../admin/support.ts'
+import { basic } from '../support/client.ts'
 import type { TestServer } from '../support/server.ts'
 
 export const template: Template = {
@@ -61,6 +62,21 @@ export async function send(
 
 export const register = (server: Pick<TestServer, 'issuer'>, token: string | undefined, body: unknown = metadata) =>
   send(server, 'POST', '/oauth/register', token, body)
+
+/** Whether the token endpoint knows a client by this secret: 400 is for a code that is none, 401 for the secret. */
+export async function knowsSecret(
+  server: Pick<TestServer, 'issuer'>,
+  clientId: unknown,
+  secret: unknown,
+): Promise<boolean> {
+  const { status } = await fetch(`${server.issuer}/oauth/token`, {
+    method: 'POST',
+    headers: { authorization: basic(String(clientId), String(secret)) },
+    body: new URLSearchParams({ grant_type: 'refresh_token', refresh_token: 'none' }),
+  })
+  if (status !== 400 && status !== 401) throw new Error(`the token endpoint answered ${status}`)
+  return status === 400
+}
 
 /** What a client sends to change itself: what it was answered, without what is the server's to say. */
 export function asUpdate(answer: RegistrationAnswer, change: Readonly<Record<string, unknown>>) {

@@ -196,6 +196,8 @@ const table: Readonly<Record<string, Guard>> = {
   'GET /oauth/register/:clientId': 'protocol',
   'PUT /oauth/register/:clientId': 'protocol',
   'DELETE /oauth/register/:clientId': 'protocol',
+  'POST /oauth/register/:clientId/secret': 'protocol',
+  'POST /oauth/introspect': 'protocol',
   '* /oauth/*': 'protocol',
 }
 /** What each endpoint behind `/oauth/*` must not do for somebody who proves nothing. */
@@ -215,6 +217,7 @@ const endpoints = [
   ['GET', '/oauth/register/ehr'],
   ['PUT', '/oauth/register/ehr'],
   ['DELETE', '/oauth/register/ehr'],
+  ['POST', '/oauth/register/ehr/secret'],
 ] as const
 
 /** Other spellings that some router or proxy takes for the same path (C1, D5). */

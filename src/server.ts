@@ -11,6 +11,7 @@ import { addAuthApi } from './api/routes.ts'
 import { appendAudit } from './audit/audit.ts'
 import type { AuditEvent } from './audit/events.ts'
 import { createClients } from './clients/clients.ts'
+import { createFaults } from './clients/faults.ts'
 import type { Config } from './config.ts'
 import { createDeviceCookie } from './credentials/devices.ts'
 import { createMailLinks } from './credentials/mail-links.ts'
@@ -26,7 +27,6 @@ import { createDeliveries } from './deliveries/deliveries.ts'
 import { createApp, type Route } from './http/app.ts'
 import { createOutbound } from './http/outbound.ts'
 import { createViews } from './http/views.ts'
-import { createFaults } from './integrators/faults.ts'
 import { addIntegratorRoutes } from './integrators/routes.ts'
 import { createInvitations } from './invitations/invitations.ts'
 import { addInvitationRoutes } from './invitations/routes.ts'
@@ -236,6 +236,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
     policies,
     domainRecords: createDomainRecords(options.nameServers),
     clientProblem,
+    faults,
     allowsLoopback: !config.production,
     now,
   })

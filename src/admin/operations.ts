@@ -1,5 +1,6 @@
 // Every operation of the admin API, for the document and the tests. A resource's table is in its own file.
 import { operations as audit } from './audit.ts'
+import { operations as clientFaults } from './client-faults.ts'
 import { operations as clients } from './clients.ts'
 import { operations as domains } from './domains.ts'
 import { operations as explain } from './explain.ts'
@@ -29,6 +30,7 @@ const tables = [
   domains,
   audit,
   clients,
+  clientFaults,
   registrationTokens,
   sessions,
   webhooks,

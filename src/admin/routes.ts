@@ -5,6 +5,7 @@ import type { Secrets } from '../crypto/secrets.ts'
 import type { Database } from '../db/database.ts'
 import { addAudit } from './audit.ts'
 import { createCallers } from './caller.ts'
+import { addClientFaults, type ClientFaultParts } from './client-faults.ts'
 import { addClients, type ClientParts } from './clients.ts'
 import { addDomains, type DomainParts } from './domains.ts'
 import { addExplain, type ExplainParts } from './explain.ts'
@@ -32,6 +33,7 @@ export interface AdminApiParts
     ExplainParts,
     DomainParts,
     ClientParts,
+    ClientFaultParts,
     SessionParts,
     WebhookParts {
   readonly database: Database
@@ -55,6 +57,7 @@ export function addAdminApi(app: FastifyInstance, parts: AdminApiParts): void {
     addDomains(kernel, parts)
     addAudit(kernel, parts)
     addClients(kernel, parts)
+    addClientFaults(kernel, parts)
     addRegistrationTokens(kernel)
     addSessions(kernel, parts)
     addWebhooks(kernel, parts)

@@ -4,14 +4,14 @@ import type { FastifyInstance, FastifyReply } from 'fastify'
 import { z } from 'zod'
 import type { Desk } from '../admin/desk.ts'
 import { parseInput } from '../api/endpoints.ts'
+import { wordsFor } from '../clients/fault-words.ts'
+import type { Faults } from '../clients/faults.ts'
 import { Refusal } from '../errors.ts'
 import { createDoor, type Door, type DoorParts, type Visit } from '../self-service/door.ts'
 import { addressOf, confirmedAt, paths } from '../self-service/places.ts'
 import { whenInWords } from '../self-service/words.ts'
 import { authentications, introspections, kindOf, kinds, overlaps, profiles, scopeChoices } from './choices.ts'
 import { allowedTo, appIdOf, freshFactor, integratorOf, operations, orNothing, orWrong } from './desk.ts'
-import { type Registered, wordsFor } from './fault-words.ts'
-import type { Faults } from './faults.ts'
 import {
   changeOf,
   type EditForm,
@@ -153,7 +153,7 @@ function addApp(door: Door, parts: IntegratorRouteParts): void {
       snippets: snippetsFor(facts),
       tryCommand: tryCommand(facts),
       faults: recent.map((fault) => ({
-        ...wordsFor(fault, registeredOf(app)),
+        ...wordsFor(fault, app),
         error: fault.error,
         count: fault.count,
         at: whenInWords(fault.at),
@@ -180,13 +180,6 @@ function addApp(door: Door, parts: IntegratorRouteParts): void {
 }
 
 type App = Awaited<ReturnType<typeof appOf>>['app']
-
-const registeredOf = (app: App): Registered => ({
-  redirectUris: app.redirect_uris,
-  scope: app.scope,
-  grantTypes: app.grant_types,
-  method: app.token_endpoint_auth_method,
-})
 
 function shown(app: App) {
   const titleOf = (all: readonly { readonly value: string; readonly title: string }[], value: string) =>

@@ -90,6 +90,7 @@ export const appRows: Readonly<Record<string, Row>> = {
   enableClient: { may: admins, status: 200, target: client },
   replaceClientSecret: { may: admins, status: 200, target: client },
   deleteClient: { may: admins, status: 204, target: client },
+  listClientFaults: { may: readers, status: 200, target: client },
   listRegistrationTokens: { may: admins, status: 200 },
   createRegistrationToken: { may: admins, status: 201, body: () => ({ name: 'Vendor', template }) },
   deleteRegistrationToken: { may: admins, status: 204, target: registrationToken },

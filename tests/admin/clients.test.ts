@@ -425,6 +425,49 @@ describe('a new secret', () => {
   })
 })
 
+describe('recent errors', () => {
+  const faultsOf = (id: string, token = admin, query = '') => server.call(token, `${clients}/${id}/faults${query}`)
+  const itemsOf = ({ body }: ApiAnswer) => body['items'] as Record<string, unknown>[]
+
+  it('are what the app did a moment ago, by code, in words and with plain facts', async () => {
+    const wrong = { redirect_uri: 'https://user:pw@wrong.example/back?code=s3cret#frag' }
+    for (let n = 0; n < 2; n += 1) await new Browser(server).request(authorizationUrl(server, 'portal', wrong).url)
+    await tokenRequest('portal', 'wrong-secret', { grant_type: 'refresh_token', refresh_token: 's3cret' })
+    const answer = await faultsOf('portal')
+    expect(answer.status).toBe(200)
+    expect(answer.text).not.toMatch(/s3cret|wrong-secret|pw@|frag/)
+    const none = { redirectUri: null, scope: null, grantType: null, method: null, parameters: null }
+    const [secret, address, ...others] = itemsOf(answer).sort((one, two) => Number(one['count']) - Number(two['count']))
+    expect(others).toEqual([])
+    expect(secret).toMatchObject({ endpoint: 'token', error: 'invalid_client', reason: 'secret_wrong', facts: none })
+    expect(address).toEqual({
+      endpoint: 'authorize',
+      error: 'invalid_redirect_uri',
+      reason: 'redirect_uri_unknown',
+      where: 'Asking for a sign-in',
+      what: `The app sent redirect_uri “https://wrong.example/back”. Registered: “${redirectUri}”.`,
+      mend: 'Register what it sends, letter for letter, or change the app.',
+      facts: { ...none, redirectUri: 'https://wrong.example/back' },
+      count: 2,
+      occurredAt: expect.stringMatching(/^\d{4}-\d\d-\d\dT/),
+    })
+    const mercy = await organizationId(server, 'mercy')
+    expect(itemsOf(await faultsOf('portal', root, `?organization=${mercy}`))).toHaveLength(2)
+    expect((await faultsOf('portal', root)).status, 'of the platform there is no such app').toBe(404)
+    expect(itemsOf(await faultsOf('kept')), 'and another app did nothing').toEqual([])
+  })
+
+  it('of a newer version are shown as far as they are known', async () => {
+    await server.database.run(
+      `insert into mlpipes_auth.client_faults (client_id, slot, endpoint, error, reason, facts, digest, count)
+       values ('moved', 0, 'token', 'invalid_grant', 'new_reason', '{"newFact":1}', 'a', 1),
+         ('moved', 1, 'new_endpoint', 'invalid_request', 'other', '{}', 'b', 1)`,
+      [],
+    )
+    expect(itemsOf(await faultsOf('moved'))).toMatchObject([{ error: 'invalid_grant', reason: 'other' }])
+  })
+})
+
 describe('permissions of a service', () => {
   const set = async (id: string, permissions: string[], token = admin) =>
     server.call(token, `${clients}/${id}/permissions`, {

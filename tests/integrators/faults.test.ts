@@ -2,7 +2,7 @@
 // however often an app errs, without a code, a secret or a person in it, and in nobody's way.
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { plainScope, plainUri, reasonOf } from '../../src/clients/fault-reasons.ts'
-import { createFaults, maxFaults, maxFaultsOfReason, maxWaiting } from '../../src/integrators/faults.ts'
+import { createFaults, maxFaults, maxFaultsOfReason, maxWaiting } from '../../src/clients/faults.ts'
 import { visit } from '../self-service/support.ts'
 import { authorizationUrl, Browser, basic, obtainCode, post, redeem } from '../support/client.ts'
 import { secretOf, type TestServer } from '../support/server.ts'

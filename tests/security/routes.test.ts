@@ -169,6 +169,7 @@ const table: Readonly<Record<string, Guard>> = {
   'POST /api/admin/clients/:clientId/enable': 'admin',
   'POST /api/admin/clients/:clientId/replace-secret': 'admin',
   'DELETE /api/admin/clients/:clientId': 'admin',
+  'GET /api/admin/clients/:clientId/faults': 'admin',
   'GET /api/admin/registration-tokens': 'admin',
   'POST /api/admin/registration-tokens': 'admin',
   'DELETE /api/admin/registration-tokens/:tokenId': 'admin',

@@ -1,10 +1,11 @@
 // Recent faults of apps: gathered in memory, written a moment later in their own statements, and read for the page of an
-// app. Nothing waits for it: what does not fit into the queue is dropped, and so is what the database does not take.
+// app and at the admin API. Nothing waits for it: what does not fit into the queue is dropped, and so is what the database
+// does not take.
 import type { FastifyBaseLogger } from 'fastify'
-import { type ClientFault, type FaultReason, faultReasons } from '../clients/fault-reasons.ts'
 import { sha256 } from '../crypto/secrets.ts'
-import { type Database, runIn } from '../db/database.ts'
+import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
 import { transactFor } from '../db/organization-transaction.ts'
+import { type ClientFault, type FaultReason, faultEndpoints, faultReasons } from './fault-reasons.ts'
 
 /** Rows of an app: as many as migration 0009 has slots for. */
 export const maxFaults = 50
@@ -49,8 +50,9 @@ const keep = `with wanted as (select $1::text as client_id, $2::text as endpoint
     count = excluded.count + case when f.digest = excluded.digest and f.first_at > now() - interval '1 hour'
       then f.count else 0 end,
     first_at = case when f.digest = excluded.digest and f.first_at > now() - interval '1 hour' then f.first_at else now() end`
-const list = `select endpoint, error, reason, facts, count, occurred_at from mlpipes_auth.client_faults
-  where client_id = $1 order by occurred_at desc, slot limit ${maxFaults}`
+const list = `select f.client_id, f.endpoint, f.error, f.reason, f.facts, f.count, f.occurred_at
+  from mlpipes_auth.client_faults f join mlpipes_auth.clients c on c.client_id = f.client_id
+  where f.client_id = $1 and c.organization_id = $2 order by f.occurred_at desc, f.slot limit ${maxFaults}`
 
 interface Parts {
   readonly database: Database
@@ -91,20 +93,33 @@ export function createFaults({ database, logger }: Parts): Faults {
     },
     async recent(organizationId, clientId) {
       await faults.write()
-      const rows = await transactFor(database.kysely, organizationId, (tx) => runIn(tx, list, [clientId]))
-      return rows.map((row) => ({
-        clientId,
-        endpoint: row['endpoint'] as ClientFault['endpoint'],
-        error: String(row['error']),
-        reason: reasonIn(row['reason']),
-        facts: row['facts'] as ClientFault['facts'],
-        count: Number(row['count']),
-        at: row['occurred_at'] as Date,
-      }))
+      return transactFor(database.kysely, organizationId, (tx) => listFaults(tx, organizationId, clientId))
     },
     stop: () => faults.write(),
   }
   return faults
+}
+
+/** What is written down of an app of this organisation, the latest first. */
+export async function listFaults(tx: Tx, organizationId: string, clientId: string): Promise<SeenFault[]> {
+  return (await runIn(tx, list, [clientId, organizationId])).flatMap(toSeen)
+}
+
+/** None for an endpoint that this version does not know: a newer one wrote it. */
+function toSeen(row: Row): SeenFault[] {
+  const endpoint = faultEndpoints.find((known) => known === row['endpoint'])
+  if (endpoint === undefined) return []
+  return [
+    {
+      clientId: String(row['client_id']),
+      endpoint,
+      error: String(row['error']),
+      reason: reasonIn(row['reason']),
+      facts: row['facts'] as ClientFault['facts'],
+      count: Number(row['count']),
+      at: row['occurred_at'] as Date,
+    },
+  ]
 }
 
 /** One that this version does not know was written by a newer one. */

@@ -1,12 +1,12 @@
 // Faults of apps in words: what the app did, and what mends it, with what is registered now. Pure.
-import type { FaultEndpoint, FaultFacts, FaultReason } from '../clients/fault-reasons.ts'
+import type { FaultEndpoint, FaultFacts, FaultReason } from './fault-reasons.ts'
 
-/** What of an app the words compare with. */
+/** What of an app's registration the words compare with. */
 export interface Registered {
-  readonly redirectUris: readonly string[]
+  readonly redirect_uris: readonly string[]
   readonly scope: string
-  readonly grantTypes: readonly string[]
-  readonly method: string
+  readonly grant_types: readonly string[]
+  readonly token_endpoint_auth_method: string
 }
 
 interface Words {
@@ -24,8 +24,8 @@ const places: Readonly<Record<FaultEndpoint, string>> = {
 }
 
 const quoted = (values: readonly string[]) => values.map((value) => `“${value}”`).join(', ')
-const registeredUris = ({ redirectUris }: Registered) =>
-  redirectUris.length === 0 ? 'None is registered.' : `Registered: ${quoted(redirectUris)}.`
+const registeredUris = ({ redirect_uris: uris }: Registered) =>
+  uris.length === 0 ? 'None is registered.' : `Registered: ${quoted(uris)}.`
 const methods: Readonly<Record<NonNullable<FaultFacts['method']>, string>> = {
   secret: 'a secret',
   private_key_jwt: 'a signed assertion (private_key_jwt)',
@@ -51,7 +51,7 @@ const sentences: Readonly<Record<FaultReason, Say>> = {
   }),
   scope_unknown: ({ scope }, registered) => ({
     what: `The app asked for scope “${scope ?? ''}”. Registered: “${registered.scope}”.`,
-    mend: 'Let it ask for more under “Change”, or ask for less in the app.',
+    mend: 'Register what it asks for, or ask for less in the app.',
   }),
   openid_missing: say(
     'The app asked for a sign-in without scope openid.',
@@ -110,7 +110,7 @@ const sentences: Readonly<Record<FaultReason, Say>> = {
   of_another_app: say('The app used a code or token that was given to another app.', 'Check which client_id it uses.'),
   app_off: say('The app is switched off.', 'Switch it on when it may be used again.'),
   method_mismatch: ({ method = 'none' }, registered) => ({
-    what: `The app proved itself with ${methods[method]}. Registered: ${registered.method}.`,
+    what: `The app proved itself with ${methods[method]}. Registered: ${registered.token_endpoint_auth_method}.`,
     mend: 'Configure the app with what is registered.',
   }),
   method_twice: say(
@@ -129,7 +129,7 @@ const sentences: Readonly<Record<FaultReason, Say>> = {
     'The app’s signed assertion was not accepted.',
     'Its issuer and subject are the client_id, its audience is this server, it has exp and a fresh jti, and its key is among the registered ones.',
   ),
-  grant_type_unregistered: ({ grantType }, { grantTypes }) => ({
+  grant_type_unregistered: ({ grantType }, { grant_types: grantTypes }) => ({
     what: `The app used ${grantType === undefined ? 'a grant' : `grant ${grantType}`} that it is not registered for. Registered: ${grantTypes.join(', ')}.`,
     mend: 'Register another app of the kind that this one is.',
   }),
@@ -149,7 +149,7 @@ const sentences: Readonly<Record<FaultReason, Say>> = {
   other: say('The app was refused for something else.', 'Look the code up in the guide to errors.'),
 }
 
-/** A fault as the page shows it. */
+/** A fault in words. */
 export function wordsFor(
   {
     endpoint,

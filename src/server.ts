@@ -51,6 +51,8 @@ import { createDeviceCodes } from './oidc/device-codes.ts'
 import { createDirectSessions } from './oidc/direct-session.ts'
 import { createInteractions } from './oidc/interactions.ts'
 import { createIntrospected } from './oidc/introspected.ts'
+import { createIntrospectionPolicy } from './oidc/introspection.ts'
+import { createDirectIntrospection } from './oidc/introspection-direct.ts'
 import { createKeys } from './oidc/keys.ts'
 import { startLiveProvider } from './oidc/live-provider.ts'
 import { mountProvider } from './oidc/mount.ts'
@@ -120,6 +122,8 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const onFault = (error: unknown) => logger.error({ err: error }, 'the provider failed')
   const standings = createStandings({ accounts, policies })
   const faults = createFaults({ database, logger })
+  const introspected = createIntrospected(database, policies)
+  const mayIntrospect = createIntrospectionPolicy({ standings, activity, record })
   const live = await startLiveProvider(
     {
       issuer,
@@ -130,7 +134,8 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
       clients,
       accounts,
       standings,
-      introspected: createIntrospected(database, policies),
+      introspected,
+      mayIntrospect,
       consents,
       deviceCodes: createDeviceCodes({ database, clients, sessions, throttle, secrets, record }),
       activity,
@@ -249,6 +254,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
       provider: live.current,
       documents: live.documents,
       newId: () => randomBytes(32).toString('base64url'),
+      introspect: createDirectIntrospection({ issuer, secrets, clients, introspected, mayIntrospect }),
     }),
   )
 

@@ -1,7 +1,7 @@
 // What of the protocols is offered, and to whom (RFC 9126, RFC 9101, RFC 9449, RFC 9701, RFC 8707, Back-Channel Logout 1.0).
 import { type Configuration, errors } from 'oidc-provider'
 import { createDeviceFlow } from './device.ts'
-import { createIntrospectionPolicy } from './introspection.ts'
+import { toCaller } from './introspection.ts'
 import type { ProviderParts } from './provider.ts'
 import { createResources } from './resources.ts'
 
@@ -14,7 +14,10 @@ export function features(parts: ProviderParts): NonNullable<Configuration['featu
     claimsParameter: { enabled: true, assertClaimsParameter: async (_context, claims) => assertShallow(claims) },
     clientCredentials: { enabled: true },
     deviceFlow: createDeviceFlow(parts),
-    introspection: { enabled: true, allowedPolicy: createIntrospectionPolicy(parts) },
+    introspection: {
+      enabled: true,
+      allowedPolicy: (context, caller, token) => parts.mayIntrospect(context.req, toCaller(caller), token),
+    },
     // A resource server that asks for it gets an answer that it can keep as proof.
     jwtIntrospection: { enabled: true },
     revocation: {

@@ -3,6 +3,7 @@ import type { IncomingMessage } from 'node:http'
 import { type Configuration, type KoaContextWithOIDC, Provider } from 'oidc-provider'
 import type { Secrets } from '../crypto/secrets.ts'
 import { reportedAcr } from './acr.ts'
+import { matchesClientSecret } from './client-secret.ts'
 import { acrRequestOf } from './prompts.ts'
 
 type ResponseMode = Parameters<Provider['registerResponseMode']>[1]
@@ -30,18 +31,15 @@ export function pinUrlsToIssuer(provider: Provider): void {
   })
 }
 
-/**
- * The provider compares a client's secret with the stored one as text. Ours is stored as a keyed digest, and while it is
- * rotated there are two.
- */
+/** The provider compares a client's secret with the stored one as text; ours are digests (client-secret.ts). */
 export function compareClientSecretsByDigest(provider: Provider, secrets: Secrets): void {
   Object.defineProperty(provider.Client.prototype, 'compareClientSecret', {
-    value(this: { clientId: string; clientSecret: string; previous_secret?: string }, actual: string): boolean {
+    value(
+      this: { clientId: string; clientSecret: string; previous_secret: string | undefined },
+      actual: string,
+    ): boolean {
       if (isLetIn(this.clientId)) return true
-      // Both are compared, so that the time does not tell which of them it was.
-      const isCurrent = secrets.matchesClientSecret(actual, this.clientSecret)
-      const isPrevious = secrets.matchesClientSecret(actual, this.previous_secret ?? '')
-      return isCurrent || isPrevious
+      return matchesClientSecret(secrets, actual, { current: this.clientSecret, previous: this.previous_secret })
     },
   })
 }

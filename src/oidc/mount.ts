@@ -5,6 +5,7 @@ import type { Provider } from 'oidc-provider'
 import { sha256 } from '../crypto/secrets.ts'
 import { devicePath } from './device.ts'
 import { type Documents, documentMaxAgeSeconds, documentPaths } from './documents.ts'
+import type { DirectIntrospection } from './introspection-direct.ts'
 import { authorizePath } from './provider.ts'
 import type { PayloadStore } from './store.ts'
 
@@ -12,6 +13,16 @@ const maxPostedBytes = 16_384
 const postedModel = 'PostedAuthorizationRequest'
 const postedSeconds = 60
 const maxUrlLength = 8_192
+
+const introspectionPath = '/oauth/introspect'
+/** As the provider sends them. */
+const introspectionHeaders = {
+  vary: 'Origin',
+  'access-control-allow-origin': '*',
+  'access-control-expose-headers': 'WWW-Authenticate',
+  'cache-control': 'no-store',
+  pragma: 'no-cache',
+}
 
 export interface MountOptions {
   readonly issuer: string
@@ -21,6 +32,7 @@ export interface MountOptions {
   /** The provider of the moment: it changes when keys change. */
   provider(): Provider
   newId(): string
+  introspect: DirectIntrospection
 }
 
 /** Registers the protocol endpoints and discovery. Call it inside an encapsulated scope: it leaves bodies unread. */
@@ -81,6 +93,13 @@ export async function mountProvider(app: FastifyInstance, options: MountOptions)
     }
     return hand(request, reply)
   }
+  app.post(introspectionPath, async (request, reply) => {
+    // What fails here fails there too, where it is said in the words of the protocol.
+    const answer = await options.introspect(request.raw).catch(() => undefined)
+    if (!answer) return handShort(request, reply)
+    request.raw.resume()
+    return reply.headers(introspectionHeaders).send(answer)
+  })
   app.all('/oauth/*', handShort)
   app.get(devicePath, handShort)
   app.post(devicePath, handShort)

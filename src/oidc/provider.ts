@@ -32,6 +32,7 @@ import {
   reportSatisfiedAcr,
 } from './internals.ts'
 import type { FindIntrospected } from './introspected.ts'
+import type { IntrospectionPolicy } from './introspection.ts'
 import { acceptIntrospectionBearer } from './introspection-bearer.ts'
 import { createJwtTokens } from './jwt-tokens.ts'
 import { lifetimes } from './lifetimes.ts'
@@ -53,6 +54,7 @@ export interface ProviderParts {
   readonly accounts: Accounts
   readonly standings: Standings
   readonly introspected: FindIntrospected
+  readonly mayIntrospect: IntrospectionPolicy
   readonly consents: Consents
   readonly deviceCodes: DeviceCodes
   readonly activity: Activity

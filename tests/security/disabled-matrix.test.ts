@@ -3,7 +3,15 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { seed as adminSeed, signIn as signInAdmin } from '../admin/support.ts'
 import { ApiClient } from '../api/support.ts'
-import { authorizationUrl, Browser, introspect, obtainTokens, post, redeem, redirectUri } from '../support/client.ts'
+import {
+  authorizationUrl,
+  Browser,
+  introspectBothWays,
+  obtainTokens,
+  post,
+  redeem,
+  redirectUri,
+} from '../support/client.ts'
 import { linkIn } from '../support/mails.ts'
 import { type Replicas, startReplicas } from '../support/replicas.ts'
 import { password } from '../support/server.ts'
@@ -382,7 +390,7 @@ async function equip(world: World, { invites }: Row): Promise<Readonly<Record<Us
   const refresh = async (refresh_token = '') =>
     (await post(here(), '/oauth/token', client, { grant_type: 'refresh_token', refresh_token })).status === 200
   const isActive = async (value = '', caller = `rs-${world.name}`) =>
-    (await introspect(here(), value, caller))['active'] === true
+    (await introspectBothWays(here(), value, caller))['active'] === true
   const takes = async (address: string, value: string) =>
     (await fetch(new URL(address, here().issuer), { headers: { authorization: `Bearer ${value}` } })).status === 200
 

@@ -6,7 +6,7 @@ import { endOrganizationAccess, finishClosing } from '../../src/sessions/closing
 import { endAccess, endSession } from '../../src/sessions/ending.ts'
 import { endExpiredSessions } from '../../src/sessions/expiry.ts'
 import { endClientAccess, endConsent, endMembershipAccess } from '../../src/sessions/parting.ts'
-import { authorizationUrl, Browser, introspect, obtainTokens, post } from '../support/client.ts'
+import { authorizationUrl, Browser, introspectBothWays, obtainTokens, post } from '../support/client.ts'
 import { databaseKinds, password, startServer, type TestServer } from '../support/server.ts'
 
 interface Person {
@@ -89,7 +89,7 @@ describe.each(databaseKinds)('the table of endings on %s', (kind) => {
   it.each(endingCauses.map((cause) => [cause]))('%s', async (cause) => {
     const rule = endingRule(cause)
     const { bound, offline, person } = await open(`${cause.replaceAll('_', '-')}@mercy.example`)
-    const active = async (token: string) => (await introspect(server, token))['active']
+    const active = async (token: string) => (await introspectBothWays(server, token))['active']
     expect([await active(bound.access_token), await active(offline.access_token)], 'before').toEqual([true, true])
     await bring(server, person, cause)
     const after = {

@@ -9,6 +9,7 @@ import {
   authorizationUrl,
   Browser,
   introspect,
+  introspectBothWays,
   obtainCode,
   obtainTokens,
   post,
@@ -81,7 +82,7 @@ describe.each(databaseKinds)('organisations on %s', (kind) => {
   const errorOf = (answer: Answer) => new URL(answer.url).searchParams.get('error')
   const silent = async (browser: Browser, client: string, extra = {}) =>
     errorOf((await start(browser, client, { prompt: 'none', ...extra })).page)
-  const isActive = async (token: string, caller: string) => (await introspect(server, token, caller))['active']
+  const isActive = async (token: string, caller: string) => (await introspectBothWays(server, token, caller))['active']
 
   it('asks somebody of several which one, by name, and its tokens are of that one', async () => {
     const browser = new Browser(server)

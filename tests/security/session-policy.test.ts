@@ -1,6 +1,14 @@
 // Sessions under their organisation's policy: F26, tightening that acts at once, activity, and what nobody comes back to.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { authorizationUrl, Browser, introspect, obtainTokens, post, signIn } from '../support/client.ts'
+import {
+  authorizationUrl,
+  Browser,
+  introspect,
+  introspectBothWays,
+  obtainTokens,
+  post,
+  signIn,
+} from '../support/client.ts'
 import { databaseKinds, people, startServer, type TestServer } from '../support/server.ts'
 
 const policy = (session: Record<string, unknown>) => ({
@@ -52,7 +60,7 @@ describe.each(databaseKinds)('sessions under a policy on %s', (kind) => {
       .where('uid', '=', uid)
       .execute()
   }
-  const isActive = async (token: string, caller = 'api') => (await introspect(server, token, caller))['active']
+  const isActive = async (token: string, caller = 'api') => (await introspectBothWays(server, token, caller))['active']
   const read = (uid: string) =>
     kysely()
       .selectFrom('sessions')

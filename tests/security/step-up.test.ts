@@ -341,6 +341,7 @@ describe.each(mainDatabase)('step-up on %s', (kind) => {
         accounts,
         standings,
         introspected: createIntrospected(server.database, createPolicies(testPlatform)),
+        mayIntrospect: unused,
         consents,
         deviceCodes: { adapter: () => expect.fail() },
         pages: createProtocolPages(createViews({ cache: true })),

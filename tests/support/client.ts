@@ -205,3 +205,18 @@ export async function obtainTokens(
 export async function introspect(server: Issuer, token: string, caller = 'api'): Promise<Record<string, unknown>> {
   return (await post(server, '/oauth/introspect', caller, { token })).body
 }
+
+/** The same, asked in the usual way and in one that the provider answers: which must not differ. */
+export async function introspectBothWays(
+  server: Issuer,
+  token: string,
+  caller = 'api',
+): Promise<Record<string, unknown>> {
+  const byProvider = await post(server, '/oauth/introspect', caller, { token, client_id: caller })
+  const usual = await introspect(server, token, caller)
+  if (JSON.stringify(sorted(usual)) !== JSON.stringify(sorted(byProvider.body)))
+    throw new Error(`two answers: ${JSON.stringify(usual)} and ${JSON.stringify(byProvider.body)}`)
+  return usual
+}
+
+const sorted = (members: Record<string, unknown>) => Object.entries(members).sort(([a], [b]) => (a < b ? -1 : 1))

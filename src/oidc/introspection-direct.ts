@@ -1,0 +1,195 @@
+// Introspection past the provider, for the one request that resource servers send all day: a form with an opaque token, from
+// a client that shows its secret in the header (RFC 7662 §2.1). The provider answers it too, half as fast (docs/decisions/0007).
+// Who may see what is decided in introspection.ts for both. Whatever is asked in another way, and whatever is not to be
+// answered, is left to the provider as it came: it alone refuses. Tests ask both and compare.
+import type { IncomingMessage } from 'node:http'
+import { type Clients, isClientId } from '../clients/clients.ts'
+import { type Secrets, sha256 } from '../crypto/secrets.ts'
+import { matchesClientSecret } from './client-secret.ts'
+import type { FindIntrospected, Introspected } from './introspected.ts'
+import type { IntrospectedToken, IntrospectionCaller, IntrospectionPolicy } from './introspection.ts'
+import { keepIntrospected, keepSessionOfToken } from './request-session.ts'
+
+const maxBodyBytes = 2_048
+const formType = 'application/x-www-form-urlencoded'
+/** An opaque token of ours: 256 bits in base64url. */
+const tokenPattern = /^[\w-]{43}$/
+const basicPattern = /^Basic ([A-Za-z0-9+/]+={0,2})$/i
+/** Credentials that nobody needs to decode (RFC 6749 §2.3.1). */
+const plainCredentials = /^([\w.~-]+):([\w.~-]+)$/
+/** Headers that ask for more than the plain answer: a signed one, one for a browser, another way to say who asks. */
+const unusualHeaders = [
+  'origin',
+  'dpop',
+  'oauth-client-attestation',
+  'oauth-client-attestation-pop',
+  'transfer-encoding',
+]
+
+type Metadata = Readonly<Record<string, unknown>>
+type Payload = Readonly<Record<string, unknown>>
+
+interface Parts {
+  readonly issuer: string
+  readonly secrets: Secrets
+  readonly clients: Clients
+  readonly introspected: FindIntrospected
+  readonly mayIntrospect: IntrospectionPolicy
+}
+
+/** The answer (RFC 7662 §2.2); undefined leaves the request, unread, to the provider. */
+export type DirectIntrospection = (request: IncomingMessage) => Promise<Record<string, unknown> | undefined>
+
+export function createDirectIntrospection(parts: Parts): DirectIntrospection {
+  const { issuer, secrets, clients, introspected, mayIntrospect } = parts
+
+  return async (request) => {
+    const asked = await readRequest(request)
+    if (!asked) return undefined
+    const [client, known] = await Promise.all([
+      clients.findMetadata(asked.clientId),
+      keepIntrospected(request, sha256(asked.token), introspected),
+    ])
+    if (!client || !isAuthenticated(secrets, client, asked.secret)) return undefined
+    if (!known || !isLive(known)) return { active: false }
+    const { payload } = known.token
+    if (known.session && payload['expiresWithSession'] === true) keepSessionOfToken(request, known.session)
+    const token = toToken(known, asked.token)
+    const isAllowed = await mayIntrospect(request, toCaller(client), token)
+    return isAllowed ? describe(token, payload, issuer) : { active: false }
+  }
+}
+
+interface Asked {
+  readonly clientId: string
+  readonly secret: string
+  readonly token: string
+}
+
+/** What a request asks, if it asks in the usual way. It stays unread. */
+async function readRequest(request: IncomingMessage): Promise<Asked | undefined> {
+  const { headers } = request
+  if (headers['content-type']?.split(';', 1)[0] !== formType || headers.accept?.includes('jwt')) return undefined
+  if (unusualHeaders.some((name) => headers[name] !== undefined)) return undefined
+  const caller = readBasic(headers.authorization)
+  const token = caller && readToken(await peekBody(request))
+  return token === undefined || !caller ? undefined : { ...caller, token }
+}
+
+function readBasic(authorization: string | undefined): Omit<Asked, 'token'> | undefined {
+  const encoded = basicPattern.exec(authorization ?? '')?.[1]
+  if (encoded === undefined) return undefined
+  const [, clientId = '', secret = ''] = plainCredentials.exec(Buffer.from(encoded, 'base64').toString('latin1')) ?? []
+  return isClientId(clientId) ? { clientId, secret } : undefined
+}
+
+/** The token of a form that says nothing else but perhaps its type, which makes no difference. */
+function readToken(body: string | undefined): string | undefined {
+  if (body === undefined) return undefined
+  const form = new URLSearchParams(body)
+  const names = [...form.keys()]
+  const token = form.get('token') ?? ''
+  const isUsual = new Set(names).size === names.length && names.every((name) => /^token(_type_hint)?$/.test(name))
+  return isUsual && tokenPattern.test(token) ? token : undefined
+}
+
+/** The body, if all of it comes in one piece. It is put back, for whoever reads the request. */
+async function peekBody(request: IncomingMessage): Promise<string | undefined> {
+  const length = Number(request.headers['content-length'])
+  if (!(length > 0 && length <= maxBodyBytes)) return undefined
+  if (request.readableLength === 0) await firstBytes(request)
+  if (request.readableLength !== length) return undefined
+  const body: unknown = request.read(length)
+  if (!Buffer.isBuffer(body)) return undefined
+  request.unshift(body)
+  return body.toString('latin1')
+}
+
+/** Settles when something can be read, or never will be. */
+function firstBytes(request: IncomingMessage): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const done = () => {
+    request.off('readable', done).off('close', done)
+    resolve()
+  }
+  request.on('readable', done).on('close', done)
+  return promise
+}
+
+function isAuthenticated(secrets: Secrets, client: Metadata, secret: string): boolean {
+  const usesSecret = String(client['token_endpoint_auth_method']).startsWith('client_secret_')
+  const { client_secret: current, previous_secret: previous } = client
+  return usesSecret && matchesClientSecret(secrets, secret, { current: text(current), previous: text(previous) })
+}
+
+function toCaller(client: Metadata): IntrospectionCaller {
+  return {
+    clientId: String(client['client_id']),
+    isPublic: false,
+    organizationId: String(client['organization_id']),
+    introspection: client['introspection'],
+    countsAsActivity: client['session_activity'] !== false,
+  }
+}
+
+/** Whether a token, its grant and the session that it ends with are good now, as the provider judges them. */
+function isLive({ token, grant, session }: Introspected): boolean {
+  const { payload } = token
+  if (token.consumed || !isUnexpired(payload)) return false
+  if (payload['grantId'] !== undefined && !isGrantGood(grant?.payload, payload)) return false
+  return payload['expiresWithSession'] !== true || isSessionGood(session?.payload, payload)
+}
+
+/** By the second that `exp` names (RFC 7519 §4.1.4); what has none does not expire. */
+function isUnexpired({ exp }: Payload): boolean {
+  return exp === undefined || Number(exp) > Math.floor(Date.now() / 1000)
+}
+
+function isGrantGood(grant: Payload | undefined, token: Payload): boolean {
+  if (!grant || !isUnexpired(grant)) return false
+  return grant['clientId'] === token['clientId'] && grant['accountId'] === token['accountId']
+}
+
+function isSessionGood(session: Payload | undefined, token: Payload): boolean {
+  if (!session || !isUnexpired(session) || session['accountId'] !== token['accountId']) return false
+  const authorizations: unknown = session['authorizations']
+  const ofClient: unknown = Reflect.get(Object(authorizations), String(token['clientId']))
+  return Reflect.get(Object(ofClient), 'grantId') === token['grantId']
+}
+
+function toToken({ model, token: { payload } }: Introspected, value: string): IntrospectedToken {
+  const { clientId, accountId, organizationId, amr, extra, aud } = payload
+  return {
+    kind: model,
+    jti: value,
+    clientId: text(clientId),
+    accountId: text(accountId),
+    organizationId: text(organizationId),
+    amr: Array.isArray(amr) ? amr.map(String) : undefined,
+    extra: typeof extra === 'object' && extra !== null ? { ...extra } : undefined,
+    aud: Array.isArray(aud) ? aud.map(String) : text(aud),
+  }
+}
+
+/** RFC 7662 §2.2, with what the token carries for its reader; `cnf` is RFC 9449 §6.2. */
+function describe(token: IntrospectedToken, { exp, iat, sid, scope, jkt }: Payload, issuer: string) {
+  const type = jkt === undefined ? 'Bearer' : 'DPoP'
+  return {
+    active: true,
+    ...(token.accountId === undefined ? {} : { sub: token.accountId }),
+    ...token.extra,
+    client_id: token.clientId,
+    exp,
+    iat,
+    sid,
+    iss: issuer,
+    aud: token.aud,
+    scope: scope === '' ? undefined : scope,
+    ...(jkt === undefined ? {} : { cnf: { jkt } }),
+    ...(token.kind === 'RefreshToken' ? {} : { token_type: type }),
+  }
+}
+
+function text(value: unknown): string | undefined {
+  return typeof value === 'string' ? value : undefined
+}

@@ -1,17 +1,9 @@
 // What the JSON API refuses, by code, and how a refusal is sent: problem+json (RFC 9457). What any request may be refused
 // for, such as a host that is not ours, is in errors.ts; both kinds share one namespace of types.
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { type RefusalCode, refusals } from '../errors.ts'
+import { type ErrorText, type RefusalCode, refusals } from '../errors.ts'
 
-interface ProblemText {
-  readonly status: number
-  /** What happened. */
-  readonly title: string
-  /** What to do next. */
-  readonly detail: string
-}
-
-/** What /api/auth refuses; docs/guides/api.md lists the same. */
+/** What /api/auth refuses. */
 export const authProblems = {
   input_invalid: {
     status: 400,
@@ -63,6 +55,7 @@ export const authProblems = {
     status: 403,
     title: 'This account cannot finish signing in here',
     detail: 'A proof is required that the account has no way to give. Its administrator can help.',
+    when: 'A second factor is due that cannot be set up, or the organisation does not allow this network or way of signing in.',
   },
   out_of_step: {
     status: 409,
@@ -74,9 +67,9 @@ export const authProblems = {
     title: 'Too many tries',
     detail: 'To protect this account, wait as many seconds as Retry-After says and try again.',
   },
-} as const satisfies Readonly<Record<string, ProblemText>>
+} as const satisfies Readonly<Record<string, ErrorText>>
 
-/** What /api/admin and /api/audit refuse besides bad input; docs/guides/admin-api.md lists the same. */
+/** What /api/admin and /api/audit refuse besides bad input. */
 export const adminProblems = {
   caller_unknown: {
     status: 401,
@@ -144,7 +137,7 @@ export const adminProblems = {
     title: 'Say which version you mean to change',
     detail: 'Send the ETag that you read as If-Match.',
   },
-} as const satisfies Readonly<Record<string, ProblemText>>
+} as const satisfies Readonly<Record<string, ErrorText>>
 
 export const apiProblems = { ...authProblems, ...adminProblems }
 
@@ -182,7 +175,7 @@ export interface ProblemExact {
 
 export const problemType = (code: ProblemCode) => `urn:mlpipes:error:${code}`
 
-export function problemText(code: ProblemCode): ProblemText {
+export function problemText(code: ProblemCode): ErrorText {
   return isApiCode(code) ? apiProblems[code] : refusals[code]
 }
 

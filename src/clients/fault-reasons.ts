@@ -79,7 +79,8 @@ const ordinary: ReadonlySet<string> = new Set([
   'temporarily_unavailable',
 ])
 
-const byError: Readonly<Record<string, FaultReason>> = {
+/** What an error is about, whatever it says. */
+export const byError: Readonly<Record<string, FaultReason>> = {
   invalid_redirect_uri: 'redirect_uri_unknown',
   unsupported_response_type: 'response_type',
   unsupported_response_mode: 'response_mode',
@@ -90,7 +91,8 @@ const byError: Readonly<Record<string, FaultReason>> = {
   invalid_target: 'target_unknown',
 }
 
-const byWords: readonly (readonly [string, RegExp, FaultReason])[] = [
+/** What an error is about, by its words; the first that fits. */
+export const byWords: readonly (readonly [string, RegExp, FaultReason])[] = [
   ['invalid_scope', /^requested scope is not allowed|^refresh token missing requested scope/, 'scope_unknown'],
   ['invalid_request', /^openid scope must be requested/, 'openid_missing'],
   ['invalid_request', /^missing required parameter/, 'parameter_missing'],

@@ -3,6 +3,7 @@
 import type { Provider } from 'oidc-provider'
 import { isOutage } from '../db/pg-errors.ts'
 import type { PageContext, ProtocolPages } from './pages.ts'
+import { protocolErrors } from './protocol-errors.ts'
 
 const retrySeconds = 5
 
@@ -38,10 +39,10 @@ interface Answering extends PageContext {
 
 function answer(context: Answering, pages: ProtocolPages, outage: boolean): void {
   const error = outage
-    ? { error: 'temporarily_unavailable', error_description: 'the service cannot answer right now; try again' }
-    : { error: 'server_error', error_description: 'something went wrong on the side of the server' }
+    ? { error: 'temporarily_unavailable' as const, error_description: 'the service cannot answer right now; try again' }
+    : { error: 'server_error' as const, error_description: 'something went wrong on the side of the server' }
   context.remove('Location')
-  context.status = outage ? 503 : 500
+  context.status = protocolErrors.anywhere[error.error].status
   if (outage) context.set('Retry-After', String(retrySeconds))
   context.set('Cache-Control', 'no-store')
   if (context.accepts('json', 'html') === 'html') pages.error(context, error, new Error(error.error))

@@ -3,6 +3,7 @@
 // introspection.ts's to decide, as for any client.
 import type { Provider } from 'oidc-provider'
 import { letIn } from './internals.ts'
+import { protocolErrors } from './protocol-errors.ts'
 
 const path = '/oauth/introspect'
 const scope = 'introspect'
@@ -10,14 +11,13 @@ const scope = 'introspect'
 const tokenPattern = /^[\w-]{20,128}$/
 
 interface Refusal {
-  readonly status: 401 | 403
   readonly error: 'invalid_token' | 'insufficient_scope'
   readonly text: string
 }
 
-const dead = { status: 401, error: 'invalid_token', text: 'the access token is not good here' } as const
+const dead = { error: 'invalid_token', text: 'the access token is not good here' } as const
 const bound = { ...dead, text: 'an access token that is bound to a key cannot be used here' } as const
-const narrow = { status: 403, error: 'insufficient_scope', text: `the access token lacks the scope ${scope}` } as const
+const narrow = { error: 'insufficient_scope', text: `the access token lacks the scope ${scope}` } as const
 
 /** Call it after `answerFaults`. */
 export function acceptIntrospectionBearer(provider: Provider): void {
@@ -56,9 +56,9 @@ interface Answering {
   set(name: string, value: string): void
 }
 
-function refuse(context: Answering, { status, error, text }: Refusal): void {
+function refuse(context: Answering, { error, text }: Refusal): void {
   const asked = error === 'insufficient_scope' ? `, scope="${scope}"` : ''
-  context.status = status
+  context.status = protocolErrors.tokens[error].status
   context.set('Cache-Control', 'no-store')
   context.set('WWW-Authenticate', `Bearer error="${error}", error_description="${text}"${asked}`)
   context.body = { error, error_description: text }

@@ -1,20 +1,56 @@
 // What a registration is refused with: RFC 7591 §3.2.2, RFC 7592 §2 and, for the token itself, RFC 6750 §3.1.
+import type { ErrorText } from '../errors.ts'
 import type { MetadataProblem } from './metadata.ts'
 
-export type RegistrationError =
-  | 'invalid_client_metadata'
-  | 'invalid_redirect_uri'
-  | 'invalid_token'
-  | 'access_denied'
-  | 'temporarily_unavailable'
+/** What /oauth/register answers; `error_description` says it for the request at hand. */
+export const registrationErrors = {
+  invalid_client_metadata: {
+    status: 400,
+    otherStatuses: [413],
+    title: 'The client metadata cannot be',
+    detail: 'Mend the members that error_description names. The token is not used up.',
+    when: 'A member is wrong or outside the template of the token, or the body is no JSON object or too large (413).',
+  },
+  invalid_redirect_uri: {
+    status: 400,
+    title: 'A redirect URI cannot be',
+    detail: 'Mend what error_description names. The token is not used up.',
+    when: 'It is not https, has a user, fragment or wildcard, or is on a host that the token does not allow.',
+  },
+  invalid_request: {
+    status: 415,
+    otherStatuses: [421],
+    title: 'The request is not one of registration',
+    detail: 'Send the client metadata as application/json, to the address in discovery.',
+  },
+  invalid_token: {
+    status: 401,
+    title: 'The token is not known',
+    detail: 'Ask the administrator for a new one.',
+    when: 'It is missing, expired, used up or taken back, or belongs to another client.',
+  },
+  access_denied: {
+    status: 403,
+    title: 'That is not for this client to do',
+    detail: 'Ask an administrator of the organisation.',
+    when: 'The organisation has no room for another client, or an administrator switched the client off or made it theirs to change.',
+  },
+  temporarily_unavailable: {
+    status: 429,
+    otherStatuses: [503],
+    title: 'Not now',
+    detail: 'Wait as many seconds as Retry-After says and try again.',
+    when: 'Too many requests of this token or address were refused (429), or the database does not answer (503).',
+  },
+  server_error: {
+    status: 500,
+    title: 'Something went wrong on our side',
+    detail: 'Nothing was changed. Try again; if it happens again, tell us the request id.',
+  },
+} as const satisfies Readonly<Record<string, ErrorText>>
 
-const statuses: Readonly<Record<RegistrationError, number>> = {
-  invalid_client_metadata: 400,
-  invalid_redirect_uri: 400,
-  invalid_token: 401,
-  access_denied: 403,
-  temporarily_unavailable: 429,
-}
+export type RegistrationError = keyof typeof registrationErrors
+
 const maxDescribed = 5
 const maxDescription = 600
 const maxDetail = 200
@@ -36,7 +72,7 @@ export class RegistrationProblem extends Error {
   ) {
     super(error)
     this.error = error
-    this.status = statuses[error]
+    this.status = registrationErrors[error].status
     this.description = describable(description)
     this.detail = (about.detail ?? '').slice(0, maxDetail)
     this.retryAfterSeconds = about.retryAfterSeconds

@@ -10,7 +10,7 @@ import type { Database } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import { originOf } from '../http/origin.ts'
 import { toRefusal } from '../http/problems.ts'
-import { RegistrationProblem, unknownToken } from './problems.ts'
+import { type RegistrationError, RegistrationProblem, unknownToken } from './problems.ts'
 import { type Presented, type Registered, type Registrations, switchedOff } from './registration.ts'
 import { findInvitation, findRegistration, type Invitation, type Registration } from './store.ts'
 
@@ -175,7 +175,7 @@ const toSeconds = (instant: Date) => Math.floor(instant.getTime() / 1000)
 
 /** Errors of a protocol endpoint: JSON with the members of RFC 6749 §5.2, whatever went wrong. */
 function answerErrors(scope: FastifyInstance): void {
-  const send = (reply: FastifyReply, status: number, error: string, description: string) =>
+  const send = (reply: FastifyReply, status: number, error: RegistrationError, description: string) =>
     reply.code(status).type('application/json; charset=utf-8').send({ error, error_description: description })
   scope.setErrorHandler((thrown, request, reply) => {
     if (thrown instanceof RegistrationProblem) {

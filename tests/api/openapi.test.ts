@@ -5,8 +5,6 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { adminOperations } from '../../src/admin/operations.ts'
 import { contract } from '../../src/api/openapi.ts'
-import { adminProblems, apiProblems, authProblems } from '../../src/api/problems.ts'
-import { refusals } from '../../src/errors.ts'
 import { axe, launchBrowser, newPage } from '../support/browser.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 
@@ -95,17 +93,6 @@ describe('the OpenAPI document', () => {
 })
 
 describe('the words about it', () => {
-  it.each([
-    ['docs/guides/api.md', authProblems],
-    ['docs/guides/admin-api.md', adminProblems],
-  ] as const)('list every problem of the API in %s, and no other', (file, problems) => {
-    const rows = [...readFileSync(file, 'utf8').matchAll(/^\| `(\w+)` \| (\d{3}) \|/gm)]
-    expect(rows.map(([, code, status]) => [code, Number(status)])).toEqual(
-      Object.entries(problems).map(([code, { status }]) => [code, status]),
-    )
-    for (const code of Object.keys(apiProblems)) expect(Object.keys(refusals)).not.toContain(code)
-  })
-
   it('name every operation in the guide', () => {
     const guide = readFileSync('docs/guides/api.md', 'utf8')
     for (const { method, path } of contract) expect(guide).toContain(`${method} ${path}`)

@@ -8,6 +8,7 @@ import { ApiProblem } from '../api/problems.ts'
 import { Refusal } from '../errors.ts'
 import type { Permission } from '../organizations/permissions.ts'
 import { itemOf, type Visit } from '../self-service/door.ts'
+import { paths } from '../self-service/places.ts'
 import { type Wrong, wrong, wrongWith } from './forms.ts'
 
 export { operations }
@@ -47,15 +48,16 @@ export async function orWrong<T>(sent: Readonly<Record<string, unknown>>, work: 
 function problemsIn(problem: ApiProblem, sent: Readonly<Record<string, unknown>>): Wrong[] {
   const isPowerful = sent['introspection'] === 'organization'
   if (problem.code === 'step_up_required')
-    return [wrong(isPowerful ? 'introspection' : 'general', `This asks for ${freshFactor}`)]
+    return [wrong(isPowerful ? 'introspection' : 'general', asksForFactor, confirmLink)]
   const { permission, errors = [] } = problem.exact
   if (problem.code === 'forbidden' && errors.length === 0)
     return [wrong('general', `The app itself holds a permission here that you do not hold: ${permission}.`)]
   return wrongWith(problem, sent)
 }
 
-export const freshFactor =
-  'a sign-in of the last five minutes with the second factor. Sign in again, or set a second factor up under “Second factor”.'
+const asksForFactor =
+  'This asks for a sign-in of the last five minutes with the second factor. Confirm that it is you, in a tab of its own, and send this form again.'
+const confirmLink = { href: paths.confirmed, label: 'Confirm with your second factor' }
 
 /** What of the pages is for this person. */
 export function allowedTo({ permissions }: PersonCaller) {

@@ -45,6 +45,8 @@ export interface Wrong {
   readonly field: Field
   readonly label: string
   readonly text: string
+  /** Where it is mended; opened beside the form, which stays as it was filled in. */
+  readonly link?: { readonly href: string; readonly label: string } | undefined
 }
 
 const labels: Readonly<Record<Field, string>> = {
@@ -130,8 +132,8 @@ export function wrongWith({ code, exact }: ApiProblem, sent: Readonly<Record<str
   })
 }
 
-export function wrong(field: Field, text: string): Wrong {
-  return { field, label: labels[field], text }
+export function wrong(field: Field, text: string, link?: Wrong['link']): Wrong {
+  return { field, label: labels[field], text, link }
 }
 
 function sentOf(sent: Readonly<Record<string, unknown>>, path: string): string {

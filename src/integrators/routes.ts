@@ -11,7 +11,7 @@ import { createDoor, type Door, type DoorParts, type Visit } from '../self-servi
 import { addressOf, confirmedAt, paths } from '../self-service/places.ts'
 import { whenInWords } from '../self-service/words.ts'
 import { authentications, introspections, kindOf, kinds, overlaps, profiles, scopeChoices } from './choices.ts'
-import { allowedTo, appIdOf, freshFactor, integratorOf, operations, orNothing, orWrong } from './desk.ts'
+import { allowedTo, appIdOf, integratorOf, operations, orNothing, orWrong } from './desk.ts'
 import {
   changeOf,
   type EditForm,
@@ -39,6 +39,7 @@ export function addIntegratorRoutes(app: FastifyInstance, parts: IntegratorRoute
   addApp(door, parts)
   addChange(door, desk)
   addSecret(door, desk)
+  addConfirmed(door, desk)
 }
 
 const listQuery = z.object({
@@ -242,6 +243,9 @@ function addChange(door: Door, desk: Desk): void {
   })
 }
 
+const asksForFactor =
+  'This asks for a sign-in of the last five minutes with the second factor. Set one up under “Second factor”.'
+
 function addSecret(door: Door, desk: Desk): void {
   const page = (visit: Visit, app: { readonly name: string; readonly clientId: string }, problem?: string) =>
     door.page(visit, 'ownAppSecret', 'secret', 'Replace the secret', {
@@ -249,7 +253,7 @@ function addSecret(door: Door, desk: Desk): void {
       overlaps,
       href: addressOf('ownApp', app.clientId),
       // Whoever has no second factor cannot prove one, so the form would be of no use.
-      problem: problem ?? (visit.account.totpIds.length === 0 ? `This asks for ${freshFactor}` : undefined),
+      problem: problem ?? (visit.account.totpIds.length === 0 ? asksForFactor : undefined),
     })
   door.show(paths.ownAppSecret, 'ownAppSecret', 'fresh', async (visit) => {
     const { caller, app } = await appOf(desk, visit)
@@ -276,6 +280,16 @@ function addSecret(door: Door, desk: Desk): void {
       overlap: chosen.seconds === 0 ? undefined : chosen.title.toLowerCase().replace(' more', ''),
       href: addressOf('ownApp', app.client_id),
     })
+  })
+}
+
+/** Where somebody proves that it is them while a form waits in another tab. */
+function addConfirmed(door: Door, desk: Desk): void {
+  door.show(paths.confirmed, 'confirmed', 'fresh', async (visit) => {
+    await integratorOf(desk, visit)
+    const hasFactor = visit.account.totpIds.length > 0
+    const title = hasFactor ? 'You have confirmed that it is you' : 'A second factor is needed'
+    return door.page(visit, 'confirmed', 'confirmed', title, { hasFactor })
   })
 }
 

@@ -20,6 +20,7 @@ const order = [
   'ownApp',
   'ownAppEdit',
   'ownAppSecret',
+  'confirmed',
 ] as const
 
 export type Place = (typeof order)[number]
@@ -43,6 +44,7 @@ export const paths: Readonly<Record<Place, string>> = {
   ownApp: '/account/apps/manage/:clientId',
   ownAppEdit: '/account/apps/manage/:clientId/edit',
   ownAppSecret: '/account/apps/manage/:clientId/secret',
+  confirmed: '/account/apps/confirmed',
 }
 
 /** Nothing that could lead a path elsewhere: no dot before anything else, no slash. */
@@ -93,6 +95,7 @@ const parents: Readonly<Partial<Record<Place, Place>>> = {
   ownApp: 'apps',
   ownAppEdit: 'apps',
   ownAppSecret: 'apps',
+  confirmed: 'apps',
 }
 
 /** The navigation as it stands on a page. */

@@ -3,7 +3,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { ageSignIn, csrfOf, visit } from '../self-service/support.ts'
 import { Browser, basic } from '../support/client.ts'
-import type { TestServer } from '../support/server.ts'
+import { password, type TestServer } from '../support/server.ts'
+import { codeFor } from '../support/totp.ts'
 import { manage, register, registered, secretOn, send, startIntegrators, tidy, webApp, wrongsOf } from './support.ts'
 
 let server: TestServer
@@ -15,6 +16,7 @@ beforeAll(async () => {
 })
 afterAll(() => server.close())
 
+const confirmed = '/account/apps/confirmed'
 const { name, redirectUris, signOutUris, scope } = webApp
 const editing = { name, redirectUris, signOutUris, scope }
 const stored = async (clientId: string) =>
@@ -185,9 +187,18 @@ describe('registering', () => {
     const { clientId } = await registered(browser, powerful)
     expect(await stored(clientId)).toMatchObject({ introspection: 'organization' })
     await ageSignIn(server, 'ida@mercy.example', 301)
-    const again = await send(browser, await browser.request(register), register, powerful)
-    await ageSignIn(server, 'ida@mercy.example', -301)
+    const form = await browser.request(register)
+    const again = await send(browser, form, register, powerful)
     expect(wrongsOf(again)).toEqual({ introspection: expect.stringContaining('last five minutes') })
+    // In another tab, which leads back to the form as it was filled in.
+    expect(again.text).toContain(`href="${confirmed}" target="_blank"`)
+    await server.database.run('update mlpipes_auth.totp_credentials set last_step = 0', [])
+    const asked = await browser.follow(await browser.request(confirmed))
+    const next = await browser.submit(asked, '/password', { email: 'ida@mercy.example', password })
+    const proven = await browser.submit(next, '/totp', { code: await codeFor(server) })
+    expect(proven.text).toContain('You have confirmed that it is you')
+    expect((await send(browser, form, register, { ...powerful, name: 'After all' })).status).toBe(201)
+    expect((await visit(server, confirmed, 'ada@mercy.example')).page.text).toContain('A second factor is needed')
     const foreign = await without.request(register, {
       form: { csrf: csrfOf(page), name: 'x' },
       headers: { origin: 'https://evil.example' },
@@ -249,7 +260,7 @@ describe('one app', () => {
     expect(page.text).toContain('Make a new secret')
 
     const without = await visit(server, path, 'ada@mercy.example')
-    expect(without.page.text).toContain('set a second factor up')
+    expect(without.page.text).toContain('Set one up')
     const refused = await send(without.browser, await without.browser.request('/account/profile'), path, {
       overlap: 'now',
     })

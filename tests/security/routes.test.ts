@@ -85,6 +85,7 @@ const table: Readonly<Record<string, Guard>> = {
   'GET /account/apps/manage': 'session',
   'GET /account/apps/register': 'session',
   'POST /account/apps/register': 'session',
+  'GET /account/apps/confirmed': 'session',
   'GET /account/apps/manage/:clientId': 'session',
   'GET /account/apps/manage/:clientId/edit': 'session',
   'POST /account/apps/manage/:clientId/edit': 'session',

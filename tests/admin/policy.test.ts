@@ -1,15 +1,22 @@
 // The policy over the API: read, written whole and in parts, previewed; and what a change does to sessions that are out.
+import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { parseConfig } from '../../src/config.ts'
+import { isAddressAllowed } from '../../src/organizations/network.ts'
+import { effectivePolicy, type PolicyInput } from '../../src/organizations/policy.ts'
+import { breachOf, sessionLimits, sessionState } from '../../src/sessions/policy.ts'
 import { mainDatabase } from '../support/server.ts'
 import { newOrganization } from './organization-rows.ts'
 import { type AdminServer, problem, seed, startAdmin } from './support.ts'
 
 const path = '/api/admin/policy'
+const environment = { ENABLE_MAGIC_LINKS: 'true', ENABLE_SIGNUP: 'true' }
+const platform = parseConfig({ NODE_ENV: 'test', ...environment })
 
 describe.each(mainDatabase)('the policy on %s', (kind) => {
   let server: AdminServer
   beforeAll(async () => {
-    server = await startAdmin(kind, seed, { environment: { ENABLE_MAGIC_LINKS: 'true', ENABLE_SIGNUP: 'true' } })
+    server = await startAdmin(kind, seed, { environment })
   })
   afterAll(() => server.close())
 
@@ -279,5 +286,102 @@ describe.each(mainDatabase)('the policy on %s', (kind) => {
     expect(nothing.body).toMatchObject({ changes: [], sessions: { end: { total: 0 } }, people: { askedToSetUp: 0 } })
     for (const body of [{}, { policy: {}, patch: {} }])
       expect(await call('POST', body, undefined, '/preview')).toMatchObject({ status: 400 })
+  })
+
+  it('previews for people of its own, whose factors are counted where the operator moved them to', async () => {
+    const [here, there] = [await corner(), await corner()]
+    const addPerson = async (name: string, disabled = false) => {
+      const id = `${name}-${here.id}`
+      await run(
+        `with added as (insert into mlpipes_auth.accounts (id, email, email_normalized, name, organization_id, disabled_at)
+           values ($1, $1, $1, $1, $2, case when $3 then now() end) returning id)
+         insert into mlpipes_auth.memberships (account_id, organization_id, home) select id, $2, true from added`,
+        [id, here.id, disabled],
+      )
+      return id
+    }
+    const addFactor = (id: string, isConfirmed: boolean) =>
+      run(
+        `insert into mlpipes_auth.totp_credentials (id, account_id, name, sealed_secret, confirmed_at)
+         values (gen_random_uuid()::text, $1, 'Phone', 'sealed', case when $2 then now() end)`,
+        [id, isConfirmed],
+      )
+    const [strong, begun, off] = [await addPerson('strong'), await addPerson('begun'), await addPerson('off', true)]
+    for (const [id, isConfirmed] of [
+      [strong, true],
+      [strong, true],
+      [begun, false],
+      [off, true],
+    ] as const)
+      await addFactor(id, isConfirmed)
+    const peopleIn = async ({ call }: typeof here) =>
+      (await call('POST', { patch: { mfa: 'required' } }, undefined, '/preview')).body['people']
+    expect(await peopleIn(here)).toEqual({ active: 2, withoutSecondFactor: 1, askedToSetUp: 1 })
+    await run('update mlpipes_auth.memberships set organization_id = $2 where account_id = $1', [strong, there.id])
+    await run('update mlpipes_auth.accounts set organization_id = $2 where id = $1', [strong, there.id])
+    expect(await peopleIn(here)).toEqual({ active: 1, withoutSecondFactor: 1, askedToSetUp: 1 })
+    expect(await peopleIn(there)).toEqual({ active: 1, withoutSecondFactor: 0, askedToSetUp: 0 })
+  })
+
+  it('previews by the rules that sessions are held to', async () => {
+    const { id, call } = await corner()
+    const other = await newOrganization(server)
+    // Limits end in 50 and ages in 00, so that no second decides; and none is past the limits of now.
+    const hundreds = (max: number) => fc.nat({ max }).map((count) => count * 100)
+    const session = fc.record({
+      isOwn: fc.boolean(),
+      idle: hundreds(17),
+      usedFor: hundreds(30),
+      ip: fc.constantFrom('192.0.2.7', '198.51.100.1', '2001:db8::1', null),
+      amr: fc
+        .tuple(fc.constantFrom('pwd', 'magic_link'), fc.subarray(['otp', 'backup_code']))
+        .map(([first, second]) => [first, ...second]),
+    })
+    const change = fc.record(
+      {
+        session: fc.record({
+          idleTimeout: fc.constantFrom(650, 1_350),
+          absoluteLifetime: fc.constantFrom(1_850, 3_550),
+        }),
+        network: fc.record({ allowedCidrs: fc.subarray(['192.0.2.0/24', '2001:db8::/32'], { minLength: 1 }) }),
+        loginMethods: fc.subarray(['password', 'magic_link'] as const, { minLength: 1 }),
+        mfa: fc.constant('required' as const),
+      },
+      { requiredKeys: [] },
+    )
+    const sessions = fc.sample(session, { numRuns: 60, seed: 11 })
+    for (const { isOwn, idle, usedFor, ip, amr } of sessions) {
+      const uid = await addSession(isOwn ? id : other, { amr, ip, age: idle + usedFor })
+      await run(
+        `with aged as (update mlpipes_auth.sessions set last_activity_at = now() - make_interval(secs => $2::integer)
+           where uid = $1 returning uid)
+         insert into mlpipes_auth.session_organizations (session_uid, organization_id) select uid, $3 from aged where $4`,
+        [uid, idle, id, !isOwn],
+      )
+    }
+    const now = new Date()
+    const ago = (seconds: number) => new Date(now.getTime() - seconds * 1_000)
+    const later = ago(-3_600)
+    const verdictOf = (input: PolicyInput) => {
+      const policy = effectivePolicy(input, platform)
+      return ({ isOwn, idle, usedFor, ip, amr }: (typeof sessions)[number]) => {
+        const times = { signedInAt: ago(idle + usedFor), lastActivityAt: ago(idle) }
+        const promised = { idleExpiresAt: later, absoluteExpiresAt: later }
+        const state = sessionState({ ...times, ...promised }, sessionLimits(policy), now)
+        const isPlaceAllowed = !isOwn || isAddressAllowed(policy, ip ?? undefined)
+        return state === 'live' ? breachOf({ amr, isPlaceAllowed }, policy) : state
+      }
+    }
+    for (const patch of fc.sample(change, { numRuns: 12, seed: 11 })) {
+      const verdicts = sessions.map(verdictOf(patch))
+      const count = (verdict: string) => verdicts.filter((one) => one === verdict).length
+      const { body } = await call('POST', { patch }, undefined, '/preview')
+      const [idle, absolute, network] = [count('idle'), count('absolute'), count('network')]
+      expect(body['sessions'], JSON.stringify(patch)).toEqual({
+        live: sessions.length,
+        end: { idle, absolute, network, total: idle + absolute + network },
+        stepUp: { mfa: count('mfa'), method: count('method') },
+      })
+    }
   })
 })

@@ -89,7 +89,7 @@ export async function columnsFor({ asAdministrator }: Isolated, right: 'select' 
     runIn(
       tx,
       `select attname as name from pg_attribute where attrelid = ('mlpipes_auth.' || $1::text)::regclass and attnum > 0
-        and not attisdropped and ($2::text = 'select' or attidentity = '')
+        and not attisdropped and ($2::text = 'select' or attidentity = '' and attgenerated = '')
         and has_column_privilege('${organizationRole}', attrelid, attnum, $2) order by attnum`,
       [table, right],
     ),

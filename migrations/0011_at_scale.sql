@@ -37,3 +37,10 @@ end $$
 -- The operator may move somebody to another organisation.
 create trigger accounts_move_totp after update of organization_id on accounts for each row
   when (old.organization_id is distinct from new.organization_id) execute function move_totp_credentials()
+-- next
+-- An event that is rare is found by its name, newest first, and not by walking through all that happened since. The three
+-- that apps cause by themselves, without a person doing anything, are most of the log and have no entry: such a one is never
+-- far down that walk where it is common at all. Other rows pay 10 µs beside 40, written twenty in a statement; alone, in a
+-- statement of 340 µs, it cannot be told.
+create index audit_events_name on audit_events (organization_id, name, occurred_at, id)
+  where name not in ('token.issued', 'token.refreshed', 'session.extended')

@@ -44,3 +44,19 @@ create trigger accounts_move_totp after update of organization_id on accounts fo
 -- statement of 340 µs, it cannot be told.
 create index audit_events_name on audit_events (organization_id, name, occurred_at, id)
   where name not in ('token.issued', 'token.refreshed', 'session.extended')
+-- next
+-- Searching people reads an index of theirs row by row, as any text may stand anywhere in a name. So each row is made cheap:
+-- the name stands there as it is compared, and the organisation of the request is asked for once and not for each row. A
+-- search of nobody takes 24 ms of 46, one of an address 24 of 58. Letters beyond ASCII have no other case where the database's locale is C; such a
+-- name stands there as it is written too.
+alter table accounts add column searched_name text generated always as
+  (case when octet_length(name) = char_length(name) then lower(name) else lower(name) || e'\n' || name end) stored
+-- next
+drop index accounts_search
+-- next
+create index accounts_search on accounts (organization_id, email_normalized) include (id, searched_name, disabled_at)
+-- next
+-- As migration 0004 says it, word for word but for the brackets: what stands in them is read once in a statement.
+alter policy organization_reads on accounts using (organization_id = (select mlpipes_auth.current_organization())
+  or exists (select from mlpipes_auth.memberships m
+    where m.account_id = accounts.id and m.organization_id = mlpipes_auth.current_organization()))

@@ -1,6 +1,5 @@
 // People of an organisation in SQL, as its administrators see them. Every statement names the organisation.
 import { type Row, runIn, type Tx } from '../db/database.ts'
-import { containing } from '../db/like.ts'
 import type { Page } from './pages.ts'
 
 export interface User {
@@ -36,13 +35,13 @@ const columns = `a.id, a.email, a.email_normalized, a.email_verified_at is not n
 const users = `mlpipes_auth.accounts a
     join mlpipes_auth.memberships m on m.account_id = a.id and m.organization_id = a.organization_id
     left join mlpipes_auth.password_credentials p on p.account_id = a.id`
-// The page is found first, out of an index alone where it can be; then its people are read whole. Letters beyond ASCII have
+// The page is found first, out of an index alone (migration 0011); then its people are read whole. Letters beyond ASCII have
 // no other case where the database's locale is C; as they stand ($7), they are found all the same.
 const list = `with page as materialized (
       select f.id from mlpipes_auth.accounts f
       where f.organization_id = $1 and ($2::text is null or f.email_normalized > $2)
-        and ($3::text is null or f.email_normalized like $3 escape '\\' or lower(f.name) like $3 escape '\\'
-          or $7::text is not null and f.name like $7 escape '\\')
+        and ($3::text is null or strpos(f.email_normalized, $3) > 0 or strpos(f.searched_name, $3) > 0
+          or $7::text is not null and strpos(f.searched_name, $7) > 0)
         and ($4::text is null or exists (select from mlpipes_auth.memberships r
           where r.account_id = f.id and r.organization_id = f.organization_id and $4 = any(r.roles)))
         and ($5::boolean is null or (f.disabled_at is not null) = $5)
@@ -55,11 +54,11 @@ export async function listUsers(tx: Tx, organizationId: string, filter: UserFilt
   const rows = await runIn(tx, list, [
     organizationId,
     page.after?.[0] ?? null,
-    filter.q === undefined ? null : containing(filter.q.normalize('NFKC').toLowerCase()),
+    filter.q?.normalize('NFKC').toLowerCase() ?? null,
     filter.role ?? null,
     filter.disabled ?? null,
     page.limit + 1,
-    filter.q === undefined || isAscii(filter.q) ? null : containing(filter.q),
+    filter.q === undefined || isAscii(filter.q) ? null : filter.q,
   ])
   return rows.map(toUser)
 }

@@ -1,5 +1,5 @@
 // Introspection past the provider: what goes that way, what is left to the provider, and that both say the same.
-import { createServer, type IncomingMessage, type Server } from 'node:http'
+import { Agent, createServer, type IncomingMessage, request, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { exportJWK, generateKeyPair } from 'jose'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
@@ -27,8 +27,8 @@ async function listen(): Promise<void> {
     introspected: createIntrospected(server.database, createPolicies(testPlatform)),
     mayIntrospect: async () => true,
   })
-  direct = createServer((request, response) => {
-    const answered = async () => (await answer(request)) ?? { left: await read(request) }
+  direct = createServer((incoming, response) => {
+    const answered = async () => (await answer(incoming)) ?? { left: await read(incoming) }
     answered().then(
       (body) => response.end(JSON.stringify(body)),
       (error: unknown) => response.end(JSON.stringify({ error: String(error) })),
@@ -38,9 +38,9 @@ async function listen(): Promise<void> {
   directUrl = `http://localhost:${(direct.address() as AddressInfo).port}/`
 }
 
-async function read(request: IncomingMessage): Promise<string> {
+async function read(message: IncomingMessage): Promise<string> {
   let body = ''
-  for await (const chunk of request) body += String(chunk)
+  for await (const chunk of message) body += String(chunk)
   return body
 }
 
@@ -162,6 +162,24 @@ describe('leaves to the provider, unread,', () => {
     const answer = await fetch(directUrl, { method: 'POST', headers, body, duplex: 'half' } as RequestInit)
     expect(await answer.json()).toEqual({ left: usual })
   })
+})
+
+it('answers by turns on one connection, however it was asked', async () => {
+  const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  const send = (body: string) =>
+    new Promise<string>((resolve, reject) => {
+      const headers = { authorization: basic('api'), 'content-type': 'application/x-www-form-urlencoded' }
+      const sent = request(`${server.issuer}/oauth/introspect`, { method: 'POST', agent, headers }, (answer) => {
+        read(answer).then(resolve, reject)
+      })
+      sent.on('error', reject).end(body)
+    })
+  const usual = `token=${tokens['of a person']}`
+  const answers = await Promise.all(
+    Array.from({ length: 20 }, (_, turn) => send(turn % 2 === 0 ? usual : `${usual}&client_id=api`)),
+  )
+  agent.destroy()
+  expect(answers.filter((answer) => answer.includes('"active":true'))).toHaveLength(20)
 })
 
 it('takes the former secret while a new one is rotated in, and not afterwards', async () => {

@@ -146,7 +146,36 @@ export async function measure(
 ): Promise<Result> {
   const until = (end: number) => () => performance.now() < end
   await repeat(workers, until(performance.now() + warmUpMs), step)
-  return observe([pids].flat(), workers, until(performance.now() + ms), step)
+  return observe([pids].flat(), () => repeat(workers, until(performance.now() + ms), step))
+}
+
+const paceMs = 10
+
+/** Begins `perSecond` steps a second for `ms`, whatever the server does, after a warm-up: what they cost beside idleness. */
+export async function measurePaced(
+  pids: number | readonly number[],
+  perSecond: number,
+  ms: number,
+  step: (turn: number) => Promise<unknown>,
+): Promise<Result> {
+  await pace(perSecond, warmUpMs, step)
+  return observe([pids].flat(), () => pace(perSecond, ms, step))
+}
+
+async function pace(perSecond: number, ms: number, step: (turn: number) => Promise<unknown>): Promise<number[]> {
+  const latencies: number[] = []
+  const steps: Promise<unknown>[] = []
+  const begun = performance.now()
+  for (let now = begun; now - begun < ms; now = performance.now()) {
+    const due = Math.floor(((now - begun) / 1_000) * perSecond)
+    while (steps.length < due) {
+      const at = performance.now()
+      steps.push(step(steps.length).then(() => latencies.push(performance.now() - at)))
+    }
+    await new Promise((resolve) => setTimeout(resolve, paceMs))
+  }
+  await Promise.all(steps)
+  return latencies
 }
 
 /** Runs `step` once for each of `items`, `workers` at a time: for what works once. */
@@ -157,12 +186,8 @@ export async function measureOnce<Item>(
   step: (item: Item) => Promise<unknown>,
 ): Promise<Result> {
   const left = [...items]
-  return observe(
-    [pid],
-    workers,
-    () => left.length > 0,
-    async () => step(left.pop() as Item),
-  )
+  const goesOn = () => left.length > 0
+  return observe([pid], () => repeat(workers, goesOn, async () => step(left.pop() as Item)))
 }
 
 async function repeat(workers: number, goesOn: () => boolean, step: (worker: number) => Promise<unknown>) {
@@ -179,15 +204,10 @@ async function repeat(workers: number, goesOn: () => boolean, step: (worker: num
   return latencies
 }
 
-async function observe(
-  pids: readonly number[],
-  workers: number,
-  goesOn: () => boolean,
-  step: (worker: number) => Promise<unknown>,
-): Promise<Result> {
+async function observe(pids: readonly number[], run: () => Promise<number[]>): Promise<Result> {
   const cpuOfAll = () => pids.reduce((sum, pid) => sum + cpuSeconds(pid), 0)
   const [cpuBefore, begun] = [cpuOfAll(), performance.now()]
-  const latencies = await repeat(workers, goesOn, step)
+  const latencies = await run()
   const [cpu, seconds] = [cpuOfAll() - cpuBefore, (performance.now() - begun) / 1000]
   const at = sharesOf(latencies)
   return {

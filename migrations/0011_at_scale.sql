@@ -47,8 +47,8 @@ create index audit_events_name on audit_events (organization_id, name, occurred_
 -- next
 -- Searching people reads an index of theirs row by row, as any text may stand anywhere in a name. So each row is made cheap:
 -- the name stands there as it is compared, and the organisation of the request is asked for once and not for each row. A
--- search of nobody takes 24 ms of 46, one of an address 24 of 58. Letters beyond ASCII have no other case where the database's locale is C; such a
--- name stands there as it is written too.
+-- search of nobody takes 24 ms of 46, one of an address 24 of 58. Letters beyond ASCII have no other case where the
+-- database's locale is C; such a name stands there as it is written too.
 alter table accounts add column searched_name text generated always as
   (case when octet_length(name) = char_length(name) then lower(name) else lower(name) || e'\n' || name end) stored
 -- next
@@ -60,3 +60,25 @@ create index accounts_search on accounts (organization_id, email_normalized) inc
 alter policy organization_reads on accounts using (organization_id = (select mlpipes_auth.current_organization())
   or exists (select from mlpipes_auth.memberships m
     where m.account_id = accounts.id and m.organization_id = mlpipes_auth.current_organization()))
+-- next
+-- Changes of policies whose stricter limits housekeeping has still to write into open sessions (sessions/tightening.ts).
+create table session_tightenings (
+  id bigint generated always as identity primary key,
+  organization_id text not null references organizations(id) on delete cascade,
+  idle_seconds integer not null,
+  absolute_seconds integer not null,
+  changed_at timestamptz not null default now()
+)
+-- next
+create index session_tightenings_organization on session_tightenings (organization_id)
+-- next
+select isolate('session_tightenings', 'organization_id = mlpipes_auth.current_organization()', addable => 'false')
+-- next
+grant select, insert, delete on session_tightenings to mlpipes_auth_app
+-- next
+grant select on session_tightenings to mlpipes_auth_organization
+-- next
+drop index session_organizations_organization
+-- next
+-- In order, for whoever walks through them in batches.
+create index session_organizations_organization on session_organizations (organization_id, session_uid)

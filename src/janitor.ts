@@ -1,5 +1,6 @@
 // Housekeeping: deletes what expired, ends sessions that nobody came back to, keeps audit partitions ahead of time.
-// Nothing depends on it for safety: expiry is enforced at every read.
+// Nothing that expires depends on it for safety: that is enforced at every read. A policy that got stricter does, for sessions
+// that have minutes left under it (sessions/tightening.ts).
 import { setTimeout as pause } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import { sql } from 'kysely'
@@ -17,9 +18,9 @@ import type { PayloadStore } from './oidc/store.ts'
 import type { Policies } from './organizations/organizations.ts'
 import type { PolicyInput } from './organizations/policy.ts'
 import { cleanRegistrationTokens } from './registration/store.ts'
-import { tightenSessions } from './sessions/activity.ts'
 import { finishClosings } from './sessions/closing.ts'
 import { endExpiredSessions } from './sessions/expiry.ts'
+import { finishTightenings, holdNewSessions } from './sessions/tightening.ts'
 
 const roundMs = 30_000
 /** What nobody comes back to is over at every read; its apps hear of it within this time. */
@@ -46,6 +47,7 @@ export function startJanitor(parts: Parts): { stop(): Promise<void> } {
   const jobs = [
     every(roundMs, () => sweep(parts, goesOn), parts.logger),
     every(endingMs, () => endWhatIsOver(parts, goesOn), parts.logger),
+    every(endingMs, () => finishTightenings(parts.database, goesOn), parts.logger),
   ]
   return {
     async stop() {
@@ -86,6 +88,7 @@ export async function sweep(parts: Parts, goesOn: () => boolean = () => true): P
   const db = database.kysely
   await sql`select mlpipes_auth.ensure_audit_partitions()`.execute(db)
   await holdToPolicies(db, policies)
+  await finishTightenings(database, goesOn)
   await endWhatIsOver(parts, goesOn)
   await cleanPayloads(payloads, goesOn)
   await cleanFlows(db, batchSize)
@@ -119,5 +122,5 @@ const newSessionSeconds = 300
 async function holdToPolicies(db: Db, policies: Policies): Promise<void> {
   const rows = await db.selectFrom('organizations').select(['id', 'policy']).where('closed_at', 'is', null).execute()
   const current = rows.map(({ id, policy }) => ({ id, policy: policies(policy as PolicyInput) }))
-  await transact(db, (tx) => tightenSessions(tx, current, newSessionSeconds))
+  await transact(db, (tx) => holdNewSessions(tx, current, newSessionSeconds))
 }

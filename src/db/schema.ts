@@ -184,6 +184,13 @@ export interface Schema {
     absolute_seconds: number | null
   }
   session_organizations: { session_uid: string; organization_id: string }
+  session_tightenings: {
+    id: Generated<string>
+    organization_id: string
+    idle_seconds: number
+    absolute_seconds: number
+    changed_at: Generated<Date>
+  }
   organization_roles: {
     organization_id: string
     name: string

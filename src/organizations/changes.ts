@@ -5,8 +5,8 @@ import type { Actor, Origin } from '../audit/events.ts'
 import { runIn, type Tx } from '../db/database.ts'
 import { beyond } from '../db/organization-transaction.ts'
 import { enqueueWebhooks } from '../deliveries/webhooks.ts'
-import { tightenSessions } from '../sessions/activity.ts'
 import { endedEvent, endSessionsWhere, ringIfTold } from '../sessions/ending.ts'
+import { tightenSessions } from '../sessions/tightening.ts'
 import { effectivePolicy, type Platform, type Policy, type PolicyInput, policySchema } from './policy.ts'
 import { comparePolicies, type PolicyChange } from './policy-order.ts'
 
@@ -58,7 +58,7 @@ export async function changePolicy(tx: Tx, changing: PolicyChanging): Promise<Ch
   // A session of another organisation that was used for this one is held to it too, and apps of others hear of an ending.
   const act = async () => {
     if (sessionLimitFields.some((field) => change.stricter.includes(field)))
-      await tightenSessions(tx, [{ id: organizationId, policy }])
+      await tightenSessions(tx, organizationId, policy)
     await endOutside(tx, change, policy, changing)
   }
   await (changing.isConfined ? beyond(tx, organizationId, act) : act())

@@ -1,5 +1,6 @@
 // Sessions under their organisation's policy: F26, tightening that acts at once, activity, and what nobody comes back to.
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { finishTightenings } from '../../src/sessions/tightening.ts'
 import {
   authorizationUrl,
   Browser,
@@ -60,6 +61,10 @@ describe.each(databaseKinds)('sessions under a policy on %s', (kind) => {
       .where('uid', '=', uid)
       .execute()
   }
+  const hope = async () => {
+    const find = kysely().selectFrom('organizations').select('id').where('slug', '=', 'hope')
+    return (await find.executeTakeFirstOrThrow()).id
+  }
   const isActive = async (token: string, caller = 'api') => (await introspectBothWays(server, token, caller))['active']
   const read = (uid: string) =>
     kysely()
@@ -91,6 +96,80 @@ describe.each(databaseKinds)('sessions under a policy on %s', (kind) => {
       expect(await isActive(tokens.access_token)).toBe(false)
     },
   )
+
+  const leftToDo = () => kysely().selectFrom('session_tightenings').select('id').execute()
+  /** The server's own housekeeping may be at it, and then goes on. */
+  const nothingIsLeft = () =>
+    vi.waitFor(async () => expect(await leftToDo()).toEqual([]), { timeout: 20_000, interval: 20 })
+  const limitsOf = async (uid: string) => {
+    const { last_activity_at, idle_expires_at } = await read(uid)
+    return Math.round((idle_expires_at.getTime() - last_activity_at.getTime()) / 1_000)
+  }
+
+  it('a stricter limit that is not near is written by housekeeping, whatever the policy is by then, and into no session begun since', async () => {
+    await server.apply(policy({ updateAge: 60 }))
+    const [far, near] = [await open(), await open('ada@mercy.example')]
+    await age(near.uid, 700)
+    await server.apply(policy({ updateAge: 60, idleTimeout: 900 }))
+    expect(await limitsOf(near.uid), 'less than five minutes before its end').toBe(900)
+    await server.apply(policy({ updateAge: 60 }))
+    await age(far.uid, 61)
+    await introspect(server, far.tokens.access_token)
+    const since = await open()
+    await finishTightenings(server.database)
+    await nothingIsLeft()
+    expect([await limitsOf(far.uid), await limitsOf(near.uid), await limitsOf(since.uid)]).toEqual([900, 900, 1_800])
+    await age(far.uid, 61)
+    await introspect(server, far.tokens.access_token)
+    expect(await limitsOf(far.uid), 'its use does not bring the looser one back').toBe(900)
+  })
+
+  it('what stops housekeeping between two batches loses nothing, also of sessions of others', async () => {
+    await server.apply(policy({}))
+    const { uid } = await open()
+    const ours = await kysely()
+      .selectFrom('sessions')
+      .select('organization_id')
+      .where('uid', '=', uid)
+      .executeTakeFirst()
+    // More than a batch each.
+    await server.database.run(
+      `with many as (
+         insert into mlpipes_auth.sessions (uid, id_hash, payload, account_id, organization_id, signed_in_at, last_activity_at,
+           idle_expires_at, absolute_expires_at, idle_seconds, absolute_seconds)
+         select 'many-' || n, 'many-' || n, payload, account_id, case when n % 2 = 0 then organization_id else $2 end, now(), now(),
+           now() + interval '1800 s', now() + interval '43200 s', 1800, 43200
+         from mlpipes_auth.sessions, generate_series(1, 2200) as n where uid = $1 returning uid, organization_id)
+       insert into mlpipes_auth.session_organizations (session_uid, organization_id) select uid, $3 from many where organization_id = $2`,
+      [uid, await hope(), ours?.organization_id],
+    )
+    const count = async () => {
+      const [row] = await server.database.run(
+        "select count(*)::integer as count from mlpipes_auth.sessions where uid like 'many-%' and idle_seconds > 900",
+        [],
+      )
+      return Number(row?.['count'])
+    }
+    await server.apply(policy({ idleTimeout: 900 }))
+    let batches = 0
+    await finishTightenings(server.database, () => ++batches <= 2)
+    const left = await count()
+    if (left > 0) expect(await leftToDo()).toHaveLength(1)
+    await Promise.all([finishTightenings(server.database), finishTightenings(server.database)])
+    await nothingIsLeft()
+    expect(await count()).toBe(0)
+    await server.database.run("delete from mlpipes_auth.sessions where uid like 'many-%'", [])
+  })
+
+  it('a session lasts as long as its policy says, however long that is', async () => {
+    const { uid } = await open()
+    const [row] = await server.database.run(
+      "select (payload ->> 'exp')::bigint > extract(epoch from now()) + 360 * 86400 as long from mlpipes_auth.sessions where uid = $1",
+      [uid],
+    )
+    // What the provider itself compares.
+    expect(row).toEqual({ long: true })
+  })
 
   it('introspection, userinfo and refresh extend the session, at most once per updateAge, with one audit row', async () => {
     await server.apply(policy({ idleTimeout: 1_800, updateAge: 300 }))

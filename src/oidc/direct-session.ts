@@ -7,6 +7,7 @@ import type { Provider } from 'oidc-provider'
 import type { ClientPlace } from '../accounts/place.ts'
 import type { Origin } from '../audit/events.ts'
 import { sessionCookieName } from './browser-session.ts'
+import { sessionSeconds } from './lifetimes.ts'
 
 /** What the adapter reads from the provider's context of a request, for writes that have none. */
 export interface DirectContext {
@@ -24,9 +25,6 @@ const contexts = new AsyncLocalStorage<DirectContext>()
 export function directContext(): DirectContext | undefined {
   return contexts.getStore()
 }
-
-/** The provider's own idea of how long a session lasts (provider.ts). Both of our limits are columns. */
-const sessionSeconds = 86_400
 
 export interface DirectSessions {
   /**

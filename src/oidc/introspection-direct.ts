@@ -3,6 +3,7 @@
 // Who may see what is decided in introspection.ts for both. Whatever is asked in another way, and whatever is not to be
 // answered, is left to the provider as it came: it alone refuses. Tests ask both and compare.
 import type { IncomingMessage } from 'node:http'
+import { parse } from 'node:querystring'
 import { type Clients, isClientId } from '../clients/clients.ts'
 import { type Secrets, sha256 } from '../crypto/secrets.ts'
 import { matchesClientSecret } from './client-secret.ts'
@@ -17,7 +18,7 @@ const tokenPattern = /^[\w-]{43}$/
 const basicPattern = /^Basic ([A-Za-z0-9+/]+={0,2})$/i
 /** Credentials that nobody needs to decode (RFC 6749 §2.3.1). */
 const plainCredentials = /^([\w.~-]+):([\w.~-]+)$/
-/** Headers that ask for more than the plain answer: a signed one, one for a browser, another way to say who asks. */
+/** Headers that ask for more than the plain answer: one for a browser, another way to say who asks. */
 const unusualHeaders = [
   'origin',
   'dpop',
@@ -51,6 +52,7 @@ export function createDirectIntrospection(parts: Parts): DirectIntrospection {
       keepIntrospected(request, sha256(asked.token), introspected),
     ])
     if (!client || !isAuthenticated(secrets, client, asked.secret)) return undefined
+    if (client['introspection_signed_response_alg'] !== undefined || (known && !isUsual(known))) return undefined
     if (!known || !isLive(known)) return { active: false }
     const { payload } = known.token
     if (known.session && payload['expiresWithSession'] === true) keepSessionOfToken(request, known.session)
@@ -68,8 +70,8 @@ interface Asked {
 
 /** What a request asks, if it asks in the usual way. It stays unread. */
 async function readRequest(request: IncomingMessage): Promise<Asked | undefined> {
-  const { headers } = request
-  if (headers['content-type']?.split(';', 1)[0] !== formType || headers.accept?.includes('jwt')) return undefined
+  const { headers, url = '' } = request
+  if (url.includes('?') || headers['content-type']?.split(';', 1)[0] !== formType) return undefined
   if (unusualHeaders.some((name) => headers[name] !== undefined)) return undefined
   const caller = readBasic(headers.authorization)
   const token = caller && readToken(await peekBody(request))
@@ -77,20 +79,19 @@ async function readRequest(request: IncomingMessage): Promise<Asked | undefined>
 }
 
 function readBasic(authorization: string | undefined): Omit<Asked, 'token'> | undefined {
-  const encoded = basicPattern.exec(authorization ?? '')?.[1]
-  if (encoded === undefined) return undefined
-  const [, clientId = '', secret = ''] = plainCredentials.exec(Buffer.from(encoded, 'base64').toString('latin1')) ?? []
-  return isClientId(clientId) ? { clientId, secret } : undefined
+  const encoded = basicPattern.exec(authorization ?? '')?.[1] ?? ''
+  const bytes = Buffer.from(encoded, 'base64')
+  const [, clientId = '', secret = ''] = plainCredentials.exec(bytes.toString('latin1')) ?? []
+  // Buffer.from is content with bad padding, the provider is not.
+  return isClientId(clientId) && bytes.toString('base64') === encoded ? { clientId, secret } : undefined
 }
 
 /** The token of a form that says nothing else but perhaps its type, which makes no difference. */
 function readToken(body: string | undefined): string | undefined {
   if (body === undefined) return undefined
-  const form = new URLSearchParams(body)
-  const names = [...form.keys()]
-  const token = form.get('token') ?? ''
-  const isUsual = new Set(names).size === names.length && names.every((name) => /^token(_type_hint)?$/.test(name))
-  return isUsual && tokenPattern.test(token) ? token : undefined
+  const { token, token_type_hint: hint, ...others } = parse(body)
+  const isUsual = !Array.isArray(hint) && Object.keys(others).length === 0
+  return isUsual && typeof token === 'string' && tokenPattern.test(token) ? token : undefined
 }
 
 /** The body, if all of it comes in one piece. It is put back, for whoever reads the request. */
@@ -132,10 +133,23 @@ function toCaller(client: Metadata): IntrospectionCaller {
   }
 }
 
+const models = new Set(['AccessToken', 'ClientCredentials'])
+/** What a stored token may say for its answer to be known here. */
+const members = new Set(
+  'iat exp kind clientId gty grantId sessionUid expiresWithSession accountId organizationId aud claims extra scope sid jkt'.split(
+    ' ',
+  ),
+)
+
+/** Refresh tokens are their own app's to ask about, which is rare; and nothing of ours says more than is listed. */
+function isUsual({ model, token: { payload } }: Introspected): boolean {
+  return models.has(model) && payload['kind'] === model && Object.keys(payload).every((name) => members.has(name))
+}
+
 /** Whether a token, its grant and the session that it ends with are good now, as the provider judges them. */
 function isLive({ token, grant, session }: Introspected): boolean {
   const { payload } = token
-  if (token.consumed || !isUnexpired(payload)) return false
+  if (!isUnexpired(payload)) return false
   if (payload['grantId'] !== undefined && !isGrantGood(grant?.payload, payload)) return false
   return payload['expiresWithSession'] !== true || isSessionGood(session?.payload, payload)
 }
@@ -158,14 +172,12 @@ function isSessionGood(session: Payload | undefined, token: Payload): boolean {
 }
 
 function toToken({ model, token: { payload } }: Introspected, value: string): IntrospectedToken {
-  const { clientId, accountId, organizationId, amr, extra, aud } = payload
+  const { clientId, accountId, extra, aud } = payload
   return {
     kind: model,
     jti: value,
     clientId: text(clientId),
     accountId: text(accountId),
-    organizationId: text(organizationId),
-    amr: Array.isArray(amr) ? amr.map(String) : undefined,
     extra: typeof extra === 'object' && extra !== null ? { ...extra } : undefined,
     aud: Array.isArray(aud) ? aud.map(String) : text(aud),
   }
@@ -173,11 +185,10 @@ function toToken({ model, token: { payload } }: Introspected, value: string): In
 
 /** RFC 7662 §2.2, with what the token carries for its reader; `cnf` is RFC 9449 §6.2. */
 function describe(token: IntrospectedToken, { exp, iat, sid, scope, jkt }: Payload, issuer: string) {
-  const type = jkt === undefined ? 'Bearer' : 'DPoP'
   return {
-    active: true,
     ...(token.accountId === undefined ? {} : { sub: token.accountId }),
     ...token.extra,
+    active: true,
     client_id: token.clientId,
     exp,
     iat,
@@ -186,7 +197,7 @@ function describe(token: IntrospectedToken, { exp, iat, sid, scope, jkt }: Paylo
     aud: token.aud,
     scope: scope === '' ? undefined : scope,
     ...(jkt === undefined ? {} : { cnf: { jkt } }),
-    ...(token.kind === 'RefreshToken' ? {} : { token_type: type }),
+    token_type: jkt === undefined ? 'Bearer' : 'DPoP',
   }
 }
 

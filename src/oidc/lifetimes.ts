@@ -14,6 +14,10 @@ const interactionSeconds = 900
 const accessTokenSeconds = 900
 const refreshTokenSeconds = 7_776_000
 
+/** The provider's own idea of a session: as long as any policy can make one. Its limits are columns of ours. */
+export const sessionSeconds = 31_536_000
+const anonymousSessionSeconds = 86_400
+
 export const lifetimes: NonNullable<Configuration['ttl']> = {
   AuthorizationCode: authorizationCodeSeconds,
   ClientCredentials: clientCredentialsSeconds,
@@ -30,8 +34,7 @@ export const lifetimes: NonNullable<Configuration['ttl']> = {
     return withinSession(context, token, Math.max(1, cap - ageSeconds))
   },
   Grant: (context) => accountOf(context)?.policy.tokens.refreshTokenTtl ?? refreshTokenSeconds,
-  // Both limits of a session are columns of ours; this is only the provider's own idea of it.
-  Session: 86_400,
+  Session: (_context, session) => (session.accountId === undefined ? anonymousSessionSeconds : sessionSeconds),
 }
 
 type SessionToken = Parameters<typeof isJwt>[0] & { readonly expiresWithSession?: boolean | undefined }

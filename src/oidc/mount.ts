@@ -94,8 +94,13 @@ export async function mountProvider(app: FastifyInstance, options: MountOptions)
     return hand(request, reply)
   }
   app.post(introspectionPath, async (request, reply) => {
-    // What fails here fails there too, where it is said in the words of the protocol.
-    const answer = await options.introspect(request.raw).catch(() => undefined)
+    const answer = await options.introspect(request.raw).catch((error: unknown) => {
+      // An outage fails there too, and is said in the words of the protocol.
+      request.log.warn({ err: error }, 'an introspection was left to the provider')
+      return undefined
+    })
+    // Whoever went away before saying what they ask has made no mistake that their app should read of.
+    if (request.raw.destroyed) return reply.hijack()
     if (!answer) return handShort(request, reply)
     request.raw.resume()
     return reply.headers(introspectionHeaders).send(answer)

@@ -67,8 +67,13 @@ export function readMetadata(body: unknown, context: AskingContext): Asked {
     return { ok: false, problems }
   }
   const members = toMembers(read.data, context)
-  const problems = [...addressProblems(members, context), ...templateProblems(members, context.template)]
+  const problems = problemsOf(members, context)
   return problems.length === 0 ? { ok: true, members } : { ok: false, problems }
+}
+
+/** What an app may not be that registered itself. */
+export function problemsOf(members: ClientMembers, context: Omit<AskingContext, 'before'>): MetadataProblem[] {
+  return [...addressProblems(members, context), ...templateProblems(members, context.template)]
 }
 
 /** What is not said is what RFC 7591 §2 takes for it, where the template has that, and otherwise what the template has. */

@@ -16,7 +16,7 @@ import type { Database } from '../db/database.ts'
 import { beyond, confineTo, transactFor } from '../db/organization-transaction.ts'
 import { transact } from '../db/transaction.ts'
 import { endClientAccess } from '../sessions/parting.ts'
-import { type AskingContext, type MetadataProblem, readMetadata } from './metadata.ts'
+import { type AskingContext, type MetadataProblem, problemsOf, readMetadata } from './metadata.ts'
 import { metadataProblem, RegistrationProblem, unknownToken } from './problems.ts'
 import {
   addRegistration,
@@ -133,13 +133,16 @@ export function createRegistrations(parts: RegistrationParts): Registrations {
       })
     },
 
-    async replaceSecret({ clientId, organizationId }, { hash, origin }, body) {
+    async replaceSecret({ clientId, organizationId, template }, { hash, origin }, body) {
       assertNothing(body)
       const token = newRegistrationToken('rat')
       const actor = { type: 'client' as const, id: clientId }
       const replacing = { clientId, organizationId, overlapSeconds: usualOverlapSeconds, actor, origin }
       return transactFor(db, organizationId, async (tx) => {
-        assertItsOwn(present(await findClient(tx, organizationId, clientId, true)))
+        const before = present(await findClient(tx, organizationId, clientId, true))
+        assertItsOwn(before)
+        // Nothing is asked for here that the template could be held against: so what stands is.
+        if (problemsOf(before.members, { template, allowsLoopback }).length > 0) throw gotMore()
         await beyond(tx, organizationId, async () => {
           if (!(await rotateRegistration(tx, clientId, hash, sha256(token)))) throw unknownToken()
         })
@@ -181,12 +184,14 @@ export const switchedOff = () =>
  */
 function assertItsOwn({ members, permissions }: StoredClient): void {
   const needs = needsOf(undefined, members)
-  if (needs.platform.length + needs.stepUp.length + permissions.length === 0) return
-  throw new RegistrationProblem(
+  if (needs.platform.length + needs.stepUp.length + permissions.length > 0) throw gotMore()
+}
+
+const gotMore = () =>
+  new RegistrationProblem(
     'access_denied',
     'an administrator has given this client more than it can register itself; ask them to change it',
   )
-}
 
 const hasNoSecret: MetadataProblem = {
   path: 'token_endpoint_auth_method',

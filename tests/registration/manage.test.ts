@@ -290,6 +290,20 @@ describe.each(mainDatabase)('on %s', (kind) => {
     expect(await knowsSecret(server, app.id, app.answer.body['client_secret'])).toBe(true)
   })
 
+  it.each([
+    ['a grant', { grant_types: ['client_credentials'], response_types: [] }],
+    ['a scope', { scope: 'openid admin:read' }],
+    ['a host', { redirect_uris: ['https://elsewhere.example/callback'] }],
+  ])('replaces no secret once an administrator has given it %s that it could not register', async (_what, members) => {
+    await run(
+      'update mlpipes_auth.clients set metadata = metadata || $2::jsonb where client_id = $1 returning 1',
+      app.id,
+      JSON.stringify(members),
+    )
+    expect(await replaceSecret(app)).toMatchObject({ status: 403, body: { error: 'access_denied' } })
+    expect(await knowsSecret(server, app.id, app.answer.body['client_secret'])).toBe(true)
+  })
+
   it('has no secret to replace when it proves itself without one', async () => {
     const open = await newApp({ token_endpoint_auth_method: 'none' })
     const signing = await newApp({

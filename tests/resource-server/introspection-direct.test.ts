@@ -1,10 +1,10 @@
 // Introspection past the provider: what goes that way, what is left to the provider, and that both say the same.
 import { Agent, createServer, type IncomingMessage, request, type Server } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, connect } from 'node:net'
 import { exportJWK, generateKeyPair } from 'jose'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createClients } from '../../src/clients/clients.ts'
-import { createSecrets } from '../../src/crypto/secrets.ts'
+import { createSecrets, sha256 } from '../../src/crypto/secrets.ts'
 import { createIntrospected } from '../../src/oidc/introspected.ts'
 import { createDirectIntrospection } from '../../src/oidc/introspection-direct.ts'
 import { createPolicies } from '../../src/organizations/organizations.ts'
@@ -49,10 +49,10 @@ interface Request {
   readonly body?: URLSearchParams | string
 }
 
-async function ask(init: Request): Promise<unknown> {
+async function ask(init: Request, query = ''): Promise<unknown> {
   const headers = { authorization: basic('api'), ...init.headers }
   const body = init.body ?? new URLSearchParams({ token: unknownToken })
-  return (await fetch(directUrl, { method: 'POST', headers, body })).json()
+  return (await fetch(`${directUrl}${query}`, { method: 'POST', headers, body })).json()
 }
 
 beforeAll(async () => {
@@ -137,18 +137,41 @@ describe('leaves to the provider, unread,', () => {
     ['nobody', form(usual, { authorization: '' })],
     ['credentials that are to be decoded', form(usual, { authorization: basic('a%70i') })],
     ['credentials in the form', form(`${usual}&client_id=api`)],
+    ['credentials with bad padding', form(usual, { authorization: `${basic('api')}=` })],
+    ['a form that begins as a query does', form(`?${usual}`)],
     ['two tokens', form(`${usual}&${usual}`)],
     ['a short token', form('token=short')],
     ['a JWT', form(`token=${'a'.repeat(20)}.${'b'.repeat(20)}.c`)],
     ['no token', form('token_type_hint=access_token')],
     ['what nobody knows', form(`${usual}&more=1`)],
-    ['a wish for a signed answer', form(usual, { accept: 'application/token-introspection+jwt' })],
+    ['a client that wants signed answers', form(usual, { authorization: basic('signed') })],
     ['a page of a browser', form(usual, { origin: 'https://app.example' })],
     ['a proof', form(usual, { dpop: 'a.b.c' })],
     ['JSON', form(usual, { 'content-type': 'application/json' })],
     ['a long form', form(`${usual}&token_type_hint=${'x'.repeat(2_048)}`)],
   ])('%s', async (_name, init) => {
     expect(await ask(init)).toEqual({ left: init.body })
+  })
+
+  it('more in the address', async () => {
+    expect(await ask({}, '?more')).toHaveProperty('left')
+  })
+
+  it('a token to refresh with, and one that says what is not known here', async () => {
+    const body = (name: string) => new URLSearchParams({ token: tokens[name] ?? '' })
+    expect(await ask({ body: body('to refresh with') })).toHaveProperty('left')
+    const odd = { body: body('of an app that asks about it') }
+    expect(await ask(odd)).toMatchObject({ active: true })
+    const hash = sha256(tokens['of an app that asks about it'] ?? '')
+    const say = (members: object) =>
+      server.database.run('update mlpipes_auth.oidc_payloads set payload = payload || $2::jsonb where id_hash = $1', [
+        hash,
+        JSON.stringify(members),
+      ])
+    await say({ kind: 'ClientCredentials' })
+    expect(await ask(odd)).toHaveProperty('left')
+    await say({ kind: 'AccessToken', nbf: 1 })
+    expect(await ask(odd)).toHaveProperty('left')
   })
 
   it('a form that comes in pieces', async () => {
@@ -180,6 +203,25 @@ it('answers by turns on one connection, however it was asked', async () => {
   )
   agent.destroy()
   expect(answers.filter((answer) => answer.includes('"active":true'))).toHaveLength(20)
+})
+
+it('tells an app of no fault when somebody goes away before saying what they ask', async () => {
+  const socket = connect(server.port, '127.0.0.1')
+  const head = [
+    'POST /oauth/introspect HTTP/1.1',
+    `Host: ${new URL(server.issuer).host}`,
+    `Authorization: ${basic('first')}`,
+  ]
+  socket.write(
+    `${[...head, 'Content-Type: application/x-www-form-urlencoded', 'Content-Length: 49'].join('\r\n')}\r\n\r\n`,
+  )
+  await expect.poll(() => server.database.run('select 1', []).then(() => socket.readyState)).toBe('open')
+  await new Promise((resolve) => setTimeout(resolve, 100))
+  socket.resetAndDestroy()
+  await new Promise((resolve) => setTimeout(resolve, 1_500))
+  expect(await server.database.run("select 1 from mlpipes_auth.client_faults where client_id = 'first'", [])).toEqual(
+    [],
+  )
 })
 
 it('takes the former secret while a new one is rotated in, and not afterwards', async () => {

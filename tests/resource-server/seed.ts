@@ -28,6 +28,15 @@ export const seed = (jwk: Record<string, unknown>) => ({
     },
     {
       ...service,
+      client_id: 'signed',
+      client_secret: 'signed-secret-0123456789',
+      client_name: 'Wants signed answers',
+      scope: 'openid',
+      introspection: 'organization' as const,
+      introspection_signed_response_alg: 'ES256' as const,
+    },
+    {
+      ...service,
       client_id: 'blind',
       client_secret: 'blind-secret-0123456789',
       client_name: 'May see nothing',

@@ -32,8 +32,8 @@ const keep = `insert into mlpipes_auth.idempotency_keys (key_hash, organization_
     on conflict (key_hash) do update set request_hash = excluded.request_hash, status = excluded.status,
       sealed_answer = excluded.sealed_answer, created_at = now(), expires_at = excluded.expires_at
     where idempotency_keys.expires_at <= now() returning 1`
-const clean = `delete from mlpipes_auth.idempotency_keys where ctid in (select ctid from mlpipes_auth.idempotency_keys
-    where expires_at < now() order by expires_at limit $1::integer for update skip locked) returning 1`
+const clean = `delete from mlpipes_auth.idempotency_keys where ctid = any(array(select ctid from mlpipes_auth.idempotency_keys
+    where expires_at < now() order by expires_at limit $1::integer for update skip locked)) returning 1`
 
 /** @throws ApiProblem for what is no key; undefined when there is none */
 export function readIdempotencyKey(header: string | string[] | undefined): string | undefined {

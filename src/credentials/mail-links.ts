@@ -64,8 +64,8 @@ const withdraw = `update mlpipes_auth.mail_links set used_at = now()
     where organization_id = $1 and kind = $2 and id_hash = $3 and ${live} returning id_hash`
 const newest = `select sealed, id_hash from mlpipes_auth.mail_links where interaction_hash = $1 and kind = $2
     order by created_at desc limit 1`
-const clean = `delete from mlpipes_auth.mail_links where ctid in (select ctid from mlpipes_auth.mail_links
-    where expires_at < now() - interval '1 day' limit $1::integer for update skip locked)`
+const clean = `delete from mlpipes_auth.mail_links where ctid = any(array(select ctid from mlpipes_auth.mail_links
+    where expires_at < now() - interval '1 day' limit $1::integer for update skip locked))`
 
 export interface MailLinks {
   /** Makes a link; older ones of its kind end. Returns the token for the URL: it is not kept anywhere. */

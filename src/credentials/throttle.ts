@@ -324,10 +324,10 @@ function lostTo(row: Counted | undefined): Throttled {
 /** Deletes counters that say nothing any more, at most `limit` of them. Safe on every replica at once. */
 export async function sweepAttempts(database: Database, limit: number): Promise<number> {
   const rows = await database.run(
-    `delete from mlpipes_auth.sign_in_attempts where key in (
+    `delete from mlpipes_auth.sign_in_attempts where key = any(array(
       select key from mlpipes_auth.sign_in_attempts
       where window_ends_at <= now() and (not_before is null or not_before <= now())
-      order by key limit $1::integer for update skip locked) returning key`,
+      order by key limit $1::integer for update skip locked)) returning key`,
     [limit],
   )
   return rows.length

@@ -84,10 +84,10 @@ const remove = `with standing as (
     (select count(*)::integer from standing) as standing`
 const removeAll = `delete from mlpipes_auth.totp_credentials where account_id = $1
     returning id, confirmed_at is not null as confirmed`
-const clean = `delete from mlpipes_auth.totp_credentials where id in (
+const clean = `delete from mlpipes_auth.totp_credentials where id = any(array(
     select id from mlpipes_auth.totp_credentials
     where confirmed_at is null and created_at < now() - make_interval(secs => ${abandonedSetupSeconds})
-    limit $1::integer for update skip locked)`
+    limit $1::integer for update skip locked))`
 
 /**
  * Begins to set up an authenticator: it proves nothing before `confirmTotp`. Older set-ups beyond the limit end.

@@ -62,10 +62,10 @@ const settleFailed = `update mlpipes_auth.deliveries set last_error = $3,
       next_attempt_at = now() + make_interval(secs => coalesce($4::double precision, 0) * (0.8 + 0.4 * random())),
       failed_at = case when $4::double precision is null then now() end
     where id = $1::bigint and attempts = $2::integer and delivered_at is null and failed_at is null returning id`
-const clean = `delete from mlpipes_auth.deliveries where id in (select id from mlpipes_auth.deliveries
+const clean = `delete from mlpipes_auth.deliveries where id = any(array(select id from mlpipes_auth.deliveries
     where created_at < now() - make_interval(days => ${sentDays})
       and (delivered_at is not null or failed_at < now() - make_interval(days => ${failedDays}))
-    order by created_at limit $1::integer for update skip locked) returning id`
+    order by created_at limit $1::integer for update skip locked)) returning id`
 
 export interface DueDelivery {
   readonly id: string

@@ -45,9 +45,9 @@ const settleFailed = `update mlpipes_auth.mail_outbox as mail set last_error = $
 const dead = `select template, last_error, created_at, (count(*) over ())::integer as total,
       (count(*) filter (where last_error like '${refusedPrefix}%') over ())::integer as refused
     from mlpipes_auth.mail_outbox where failed_at is not null order by failed_at desc, id desc limit ${maxShownLetters}`
-const clean = `delete from mlpipes_auth.mail_outbox where ctid in (select ctid from mlpipes_auth.mail_outbox
+const clean = `delete from mlpipes_auth.mail_outbox where ctid = any(array(select ctid from mlpipes_auth.mail_outbox
     where sent_at < now() - make_interval(days => ${sentDays}) or failed_at < now() - make_interval(days => ${failedDays})
-    limit $1::integer for update skip locked) returning id`
+    limit $1::integer for update skip locked)) returning id`
 
 /** What a worker holds of a mail: this try of it. */
 export interface Held {

@@ -14,7 +14,7 @@ const interactionSeconds = 900
 const accessTokenSeconds = 900
 const refreshTokenSeconds = 7_776_000
 
-/** The provider's own idea of a session: as long as any policy can make one. Its limits are columns of ours. */
+/** What the provider itself compares: the longest that a policy can say. The limits of a session are columns of ours. */
 export const sessionSeconds = 31_536_000
 const anonymousSessionSeconds = 86_400
 

@@ -61,8 +61,8 @@ const insertOnce = `insert into mlpipes_auth.oidc_payloads (model, id_hash, payl
     values ($1, $2, $3::jsonb, now() + make_interval(secs => $4::integer))
     on conflict (model, id_hash) do update set expires_at = excluded.expires_at, payload = excluded.payload
       where oidc_payloads.expires_at <= now() returning 1 as inserted`
-const clean = `delete from mlpipes_auth.oidc_payloads where ctid in (select ctid from mlpipes_auth.oidc_payloads
-    where expires_at < now() - interval '1 day' order by expires_at limit $1::integer for update skip locked) returning 1`
+const clean = `delete from mlpipes_auth.oidc_payloads where ctid = any(array(select ctid from mlpipes_auth.oidc_payloads
+    where expires_at < now() - interval '1 day' order by expires_at limit $1::integer for update skip locked)) returning 1`
 
 export interface PayloadStore {
   find(model: string, idHash: string): Promise<StoredPayload | undefined>

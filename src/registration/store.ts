@@ -83,9 +83,9 @@ export async function deleteRegistrationToken(tx: Tx, organizationId: string, id
 /** Deletes tokens that expired long ago, at most `limit` of them. Safe on every replica at once. */
 export async function cleanRegistrationTokens(database: Pick<Database, 'run'>, limit: number): Promise<number> {
   const rows = await database.run(
-    `delete from mlpipes_auth.registration_tokens where id in (
+    `delete from mlpipes_auth.registration_tokens where id = any(array(
       select id from mlpipes_auth.registration_tokens where expires_at <= now() - make_interval(days => ${expiredDays})
-      order by id limit $1::integer for update skip locked) returning id`,
+      order by id limit $1::integer for update skip locked)) returning id`,
     [limit],
   )
   return rows.length

@@ -16,9 +16,9 @@ const endSome = endSessionsWhere(`uid in (select uid from (
       union select s.uid from mlpipes_auth.accounts a join mlpipes_auth.sessions s on s.account_id = a.id
       where a.organization_id = $2 and s.ended_at is null
     ) as its limit $3::integer)`)
-const dropSome = `delete from mlpipes_auth.oidc_payloads where ctid in (
+const dropSome = `delete from mlpipes_auth.oidc_payloads where ctid = any(array(
       select p.ctid from mlpipes_auth.accounts a join mlpipes_auth.oidc_payloads p on p.account_id = a.id
-      where a.organization_id = $1 and (${isPersonal} or model in ('Grant', 'Interaction')) limit $2::integer for update of p)
+      where a.organization_id = $1 and (${isPersonal} or model in ('Grant', 'Interaction')) limit $2::integer for update of p))
     returning id_hash`
 // Of its apps, whoever's it is; and what guests were given there with apps of others. Each by an index, which one condition
 // for both would have none of; the second by way of the places that people have here, as tokens have no index of their own

@@ -35,11 +35,11 @@ const dropTokens = `delete from mlpipes_auth.oidc_payloads where account_id = an
     and payload ->> 'sessionUid' = any($1::text[]) and ${isPersonal} returning id_hash`
 const endThese = endSessionsWhere('uid = any($2::text[])')
 // What outlived a session that was over before, by way of the places that people have here: those are indexed.
-const dropLeft = `delete from mlpipes_auth.oidc_payloads where ctid in (
+const dropLeft = `delete from mlpipes_auth.oidc_payloads where ctid = any(array(
       select p.ctid from mlpipes_auth.memberships m join mlpipes_auth.oidc_payloads p on p.account_id = m.account_id
       where m.organization_id = $1 and ${isPersonal} and p.payload ->> 'sessionUid' is distinct from $2
         and coalesce(p.organization_id, (select c.organization_id from mlpipes_auth.clients c where c.client_id = p.client_id)) = $1
-      limit ${tokensPerBatch} for update of p)
+      limit ${tokensPerBatch} for update of p))
     returning id_hash`
 
 /** Ends them all, with their tokens, offline ones too. Returns how many this call ended. */

@@ -289,7 +289,8 @@ class World {
     expect(new URL(page.url).searchParams.has('code'), `sign-in of ${of}: ${page.text.slice(0, 300)}`).toBe(!!session)
     if (!session) return
     if (!this.#uids.has(session)) {
-      const newest = 'select uid from mlpipes_auth.sessions where account_id = $1 order by created_at desc limit 1'
+      const newest =
+        'select uid from mlpipes_auth.sessions where account_id = $1 order by signed_in_at desc nulls last limit 1'
       this.#uids.set(session, String((await this.#sql(newest, [this.#ids.get(of)]))[0]?.['uid']))
     }
     this.#inBrowser[at] = session

@@ -149,7 +149,8 @@ export async function measure(
   return observe([pids].flat(), () => repeat(workers, until(performance.now() + ms), step))
 }
 
-const paceMs = 10
+/** Short, so that steps come one by one and not in heaps, which one process would answer together and two apart. */
+const paceMs = 1
 
 /** Begins `perSecond` steps a second for `ms`, whatever the server does, after a warm-up: what they cost beside idleness. */
 export async function measurePaced(

@@ -26,7 +26,7 @@ interface Setting {
 
 const large = `(select id from mlpipes_auth.organizations where slug = 'large')`
 // As seed.ts made them.
-const revive = `update mlpipes_auth.sessions set ended_at = null, end_reason = null, idle_seconds = 1800, absolute_seconds = 43200,
+export const revive = `update mlpipes_auth.sessions set ended_at = null, end_reason = null, idle_seconds = 1800, absolute_seconds = 43200,
     signed_in_at = now() - make_interval(secs => 7200 + abs(hashtext(uid)) % 21600), last_activity_at = now(),
     idle_expires_at = now() + interval '1800 s', absolute_expires_at = now() + interval '43200 s'
   where organization_id = ${large} and user_agent is not null`
@@ -39,9 +39,9 @@ const audited = `select count(*)::integer as count from mlpipes_auth.audit_event
 
 const ways = [
   ['absolute limit, an hour', { session: { absoluteLifetime: 3_600 } }, false],
-  ['absolute limit, an hour, and every session has an app to be told', { session: { absoluteLifetime: 3_600 } }, true],
   // The generator's own connections stay allowed.
   ['networks, none of theirs', { network: { allowedCidrs: ['127.0.0.0/8'] } }, false],
+  ['absolute limit, an hour, and every session has an app to be told', { session: { absoluteLifetime: 3_600 } }, true],
 ] as const
 
 interface Outcome {
@@ -64,7 +64,7 @@ export async function measureTightening(setting: Setting): Promise<string[]> {
     }
     const [quiet, meanwhile] = [outcomes.flatMap((one) => one.quiet), outcomes.flatMap((one) => one.meanwhile)]
     const worst = (of: (outcome: Outcome) => number) => Math.max(...outcomes.map(of)) / 1_000
-    rows.push([
+    const row = [
       name,
       worst((one) => one.answerMs).toFixed(2),
       tenth(worst((one) => one.endedMs)),
@@ -72,7 +72,9 @@ export async function measureTightening(setting: Setting): Promise<string[]> {
       `${whole(sharesOf(quiet)(0.99))} (${quiet.length})`,
       `${whole(sharesOf(meanwhile)(0.99))} (${meanwhile.length})`,
       (sharesOf(meanwhile)(0.99) / sharesOf(quiet)(0.99)).toFixed(2),
-    ])
+    ]
+    rows.push(row)
+    setting.say(row.join(' | '))
   }
   receiver.close()
   const head = [

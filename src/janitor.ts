@@ -1,6 +1,6 @@
 // Housekeeping: deletes what expired, ends sessions that nobody came back to, keeps audit partitions ahead of time.
 // Nothing that expires depends on it for safety: that is enforced at every read. A policy that got stricter does, for sessions
-// that have minutes left under it (sessions/tightening.ts).
+// that have more than a minute left under it (sessions/tightening.ts).
 import { setTimeout as pause } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import { sql } from 'kysely'

@@ -1,6 +1,7 @@
 // How long what the provider issues lasts. What a policy says of tokens, and when the session of one ends, decides; codes
 // and what a service gets for itself last as long for everybody.
 import type { Configuration, KoaContextWithOIDC } from 'oidc-provider'
+import { sessionLimits } from '../sessions/policy.ts'
 import { accountOf } from './claims.ts'
 import { deviceCodeSeconds } from './device-codes.ts'
 import { sessionOfToken } from './request-session.ts'
@@ -46,7 +47,11 @@ type SessionToken = Parameters<typeof isJwt>[0] & { readonly expiresWithSession?
 function withinSession(context: KoaContextWithOIDC, token: SessionToken, seconds: number): number {
   const session = token.expiresWithSession === true ? sessionOfToken(context.req) : undefined
   if (!session) return seconds
-  const { absoluteExpiresAt, idleExpiresAt, readAt } = session
-  const end = Math.min(absoluteExpiresAt.getTime(), isJwt(token) ? idleExpiresAt.getTime() : Number.POSITIVE_INFINITY)
+  const { absoluteExpiresAt, idleExpiresAt, lastActivityAt, readAt } = session
+  const policy = accountOf(context)?.policy
+  // A policy that got stricter a moment ago may not be written into the session yet (sessions/tightening.ts).
+  const idleMs = policy ? sessionLimits(policy).idleSeconds * 1_000 : Number.POSITIVE_INFINITY
+  const idleEnd = Math.min(idleExpiresAt.getTime(), lastActivityAt.getTime() + idleMs)
+  const end = Math.min(absoluteExpiresAt.getTime(), isJwt(token) ? idleEnd : Number.POSITIVE_INFINITY)
   return Math.max(1, Math.min(seconds, Math.floor((end - readAt.getTime()) / 1000)))
 }

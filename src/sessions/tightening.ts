@@ -1,7 +1,7 @@
 // Open sessions under a policy that got stricter. The limits that a session stores are what every read compares, so that a
 // stricter policy acts on every replica; and since they are only ever lowered here, a looser one revives nothing. A session
 // that was used for several organisations is held to each of them.
-// The transaction of the change lowers those that are past the new limits or soon will be. The others have minutes left under
+// The transaction of the change lowers those that are past the new limits or soon will be. The others have longer than that under
 // either policy: that they are to be lowered too is written down in the same transaction, and housekeeping does it within
 // seconds, in batches, however the policy changes meanwhile. What extends a session until then asks the policy of now.
 import { setImmediate as turn } from 'node:timers/promises'
@@ -10,8 +10,8 @@ import { transact } from '../db/transaction.ts'
 import type { Policy } from '../organizations/policy.ts'
 import { sessionLimits } from './policy.ts'
 
-/** Whose end under the new limits is nearer than this is lowered at once: longer than housekeeping ever takes, and any JWT lasts. */
-export const soonSeconds = 300
+/** Whose end under the new limits is nearer than this is lowered at once: ten times what housekeeping takes for 50,000. */
+export const soonSeconds = 60
 const batchSize = 1_000
 
 const isOpen = 's.ended_at is null and s.signed_in_at is not null'

@@ -91,8 +91,9 @@ export interface SessionEnding extends Omit<Ending, 'exceptSessionUid' | 'except
   readonly notSessionUid?: string | undefined
 }
 
-const isLive = `select uid from mlpipes_auth.sessions
-    where uid = $1 and account_id = $2 and ended_at is null and uid is distinct from $3`
+// What it writes refers to the account: whoever ends all of that (endAccess) is waited for here and not with locks held.
+const isLive = `select s.uid from mlpipes_auth.sessions s join mlpipes_auth.accounts a on a.id = s.account_id
+    where s.uid = $1 and s.account_id = $2 and s.ended_at is null and s.uid is distinct from $3 for key share of a`
 const dropTokens = `delete from mlpipes_auth.oidc_payloads where account_id = $2 and payload ->> 'sessionUid' = $1
     and ${isPersonal} and ($3::boolean or not ${isOffline})
     returning id_hash`

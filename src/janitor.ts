@@ -88,7 +88,6 @@ export async function sweep(parts: Parts, goesOn: () => boolean = () => true): P
   const db = database.kysely
   await sql`select mlpipes_auth.ensure_audit_partitions()`.execute(db)
   await holdToPolicies(db, policies)
-  await finishTightenings(database, goesOn)
   await endWhatIsOver(parts, goesOn)
   await cleanPayloads(payloads, goesOn)
   await cleanFlows(db, batchSize)

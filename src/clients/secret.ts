@@ -1,5 +1,5 @@
-// A new secret for a client that has one: the one way for administrators and for apps that keep their own registration,
-// with the audit row of it. The former secret works on beside the new one for as long as is said, and no third one does.
+// The secret of a client that has one, kept as a keyed digest; two while one is rotated out, and never a third. A new one is
+// made in one way for administrators and for apps that keep their own registration, with its audit row.
 import { appendAudit } from '../audit/audit.ts'
 import type { Actor, Origin } from '../audit/events.ts'
 import type { Secrets } from '../crypto/secrets.ts'
@@ -40,4 +40,17 @@ export async function replaceClientSecret(
   const about = { outcome: 'success' as const, actor, organizationId, clientId, origin }
   await appendAudit(tx, { ...about, name: 'client.secret_replaced', details: {} })
   return { secret, ...replaced }
+}
+
+export interface SecretDigests {
+  readonly current: string | undefined
+  readonly previous: string | undefined
+}
+
+/** Whether a secret is the one of now or the one that is running out. */
+export function matchesClientSecret(secrets: Secrets, secret: string, { current, previous }: SecretDigests): boolean {
+  // Both are compared, so that the time does not tell which of them it was.
+  const isCurrent = secrets.matchesClientSecret(secret, current ?? '')
+  const isPrevious = secrets.matchesClientSecret(secret, previous ?? '')
+  return isCurrent || isPrevious
 }

@@ -253,7 +253,7 @@ function addSecret(door: Door, desk: Desk): void {
       overlaps,
       href: addressOf('ownApp', app.clientId),
       // Whoever has no second factor cannot prove one, so the form would be of no use.
-      problem: problem ?? (visit.account.totpIds.length === 0 ? asksForFactor : undefined),
+      problem: visit.account.totpIds.length === 0 ? asksForFactor : problem,
     })
   door.show(paths.ownAppSecret, 'ownAppSecret', 'fresh', async (visit) => {
     const { caller, app } = await appOf(desk, visit)

@@ -16,7 +16,7 @@ export function features(parts: ProviderParts): NonNullable<Configuration['featu
     deviceFlow: createDeviceFlow(parts),
     introspection: {
       enabled: true,
-      allowedPolicy: (context, caller, token) => parts.mayIntrospect(context.req, toCaller(caller), token),
+      allowedPolicy: (context, caller, token) => parts.mayIntrospect(context.req, toCaller(caller.metadata()), token),
     },
     // A resource server that asks for it gets an answer that it can keep as proof.
     jwtIntrospection: { enabled: true },

@@ -1,9 +1,9 @@
 // The one place that reaches into the provider beyond its configuration, and why.
 import type { IncomingMessage } from 'node:http'
 import { type Configuration, type KoaContextWithOIDC, Provider } from 'oidc-provider'
+import { matchesClientSecret } from '../clients/secret.ts'
 import type { Secrets } from '../crypto/secrets.ts'
 import { reportedAcr } from './acr.ts'
-import { matchesClientSecret } from './client-secret.ts'
 import { acrRequestOf } from './prompts.ts'
 
 type ResponseMode = Parameters<Provider['registerResponseMode']>[1]
@@ -31,7 +31,7 @@ export function pinUrlsToIssuer(provider: Provider): void {
   })
 }
 
-/** The provider compares a client's secret with the stored one as text; ours are digests (client-secret.ts). */
+/** The provider compares a client's secret with the stored one as text; ours are digests (clients/secret.ts). */
 export function compareClientSecretsByDigest(provider: Provider, secrets: Secrets): void {
   Object.defineProperty(provider.Client.prototype, 'compareClientSecret', {
     value(

@@ -5,10 +5,10 @@
 import type { IncomingMessage } from 'node:http'
 import { parse } from 'node:querystring'
 import { type Clients, isClientId } from '../clients/clients.ts'
+import { matchesClientSecret } from '../clients/secret.ts'
 import { type Secrets, sha256 } from '../crypto/secrets.ts'
-import { matchesClientSecret } from './client-secret.ts'
 import type { FindIntrospected, Introspected } from './introspected.ts'
-import type { IntrospectedToken, IntrospectionCaller, IntrospectionPolicy } from './introspection.ts'
+import { type IntrospectedToken, type IntrospectionPolicy, toCaller } from './introspection.ts'
 import { keepIntrospected, keepSessionOfToken } from './request-session.ts'
 
 const maxBodyBytes = 2_048
@@ -27,8 +27,8 @@ const unusualHeaders = [
   'transfer-encoding',
 ]
 
-type Metadata = Readonly<Record<string, unknown>>
-type Payload = Readonly<Record<string, unknown>>
+/** Of a client by the names of its registration, or of a stored token. */
+type Members = Readonly<Record<string, unknown>>
 
 interface Parts {
   readonly issuer: string
@@ -117,20 +117,10 @@ function firstBytes(request: IncomingMessage): Promise<void> {
   return promise
 }
 
-function isAuthenticated(secrets: Secrets, client: Metadata, secret: string): boolean {
+function isAuthenticated(secrets: Secrets, client: Members, secret: string): boolean {
   const usesSecret = String(client['token_endpoint_auth_method']).startsWith('client_secret_')
   const { client_secret: current, previous_secret: previous } = client
   return usesSecret && matchesClientSecret(secrets, secret, { current: text(current), previous: text(previous) })
-}
-
-function toCaller(client: Metadata): IntrospectionCaller {
-  return {
-    clientId: String(client['client_id']),
-    isPublic: false,
-    organizationId: String(client['organization_id']),
-    introspection: client['introspection'],
-    countsAsActivity: client['session_activity'] !== false,
-  }
 }
 
 const models = new Set(['AccessToken', 'ClientCredentials'])
@@ -155,16 +145,16 @@ function isLive({ token, grant, session }: Introspected): boolean {
 }
 
 /** By the second that `exp` names (RFC 7519 §4.1.4); what has none does not expire. */
-function isUnexpired({ exp }: Payload): boolean {
+function isUnexpired({ exp }: Members): boolean {
   return exp === undefined || Number(exp) > Math.floor(Date.now() / 1000)
 }
 
-function isGrantGood(grant: Payload | undefined, token: Payload): boolean {
+function isGrantGood(grant: Members | undefined, token: Members): boolean {
   if (!grant || !isUnexpired(grant)) return false
   return grant['clientId'] === token['clientId'] && grant['accountId'] === token['accountId']
 }
 
-function isSessionGood(session: Payload | undefined, token: Payload): boolean {
+function isSessionGood(session: Members | undefined, token: Members): boolean {
   if (!session || !isUnexpired(session) || session['accountId'] !== token['accountId']) return false
   const authorizations: unknown = session['authorizations']
   const ofClient: unknown = Reflect.get(Object(authorizations), String(token['clientId']))
@@ -184,7 +174,7 @@ function toToken({ model, token: { payload } }: Introspected, value: string): In
 }
 
 /** RFC 7662 §2.2, with what the token carries for its reader; `cnf` is RFC 9449 §6.2. */
-function describe(token: IntrospectedToken, { exp, iat, sid, scope, jkt }: Payload, issuer: string) {
+function describe(token: IntrospectedToken, { exp, iat, sid, scope, jkt }: Members, issuer: string) {
   return {
     ...(token.accountId === undefined ? {} : { sub: token.accountId }),
     ...token.extra,

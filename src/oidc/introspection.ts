@@ -1,7 +1,6 @@
 // Who may introspect what (RFC 7662 §4): nobody, unless the caller's registration says so, and only tokens of people,
 // organisations and clients that may act now.
 import type { IncomingMessage } from 'node:http'
-import type { Client } from 'oidc-provider'
 import type { Account } from '../accounts/accounts.ts'
 import type { AuditEvent } from '../audit/events.ts'
 import { sha256 } from '../crypto/secrets.ts'
@@ -75,11 +74,11 @@ export function createIntrospectionPolicy({ standings, activity, record }: Intro
   }
 }
 
-/** A client of the provider as who asks. */
-export function toCaller(client: Client): IntrospectionCaller {
+/** Who asks, by the names of a registration. */
+export function toCaller(client: Readonly<Record<string, unknown>>): IntrospectionCaller {
   return {
-    clientId: client.clientId,
-    isPublic: client.tokenEndpointAuthMethod === 'none',
+    clientId: String(client['client_id']),
+    isPublic: client['token_endpoint_auth_method'] === 'none',
     organizationId: String(client['organization_id']),
     introspection: client['introspection'],
     countsAsActivity: client['session_activity'] !== false,

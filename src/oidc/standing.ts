@@ -136,7 +136,7 @@ export function usedTokenBreach(
   policy: Policy,
   token: UsedToken,
 ): PolicyBreach | undefined {
-  const isPublic = context.oidc.client?.clientAuthMethod === 'none' && context.oidc.route !== 'introspection'
+  const isPublic = context.oidc.client?.clientAuthMethod === 'none'
   return tokenBreach(policy, token, sessionOfToken(context.req), isPublic ? originOf(context.req).ip : undefined)
 }
 

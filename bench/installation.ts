@@ -1,12 +1,18 @@
 // This server as it is installed and deployed, started on a database of its own or as another replica over one.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { cpSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
 import type { ApplyInput } from '../src/apply/apply.ts'
 import type { HashCost } from '../src/credentials/password.ts'
 import { freePort } from '../tests/support/free-port.ts'
 import { send } from './load.ts'
+
+/**
+ * Of a database that is larger than what PostgreSQL sets aside for it by default (128 MB): a quarter of the memory, as its
+ * documentation recommends to begin with.
+ */
+export const ofMemory = [`shared_buffers=${Math.round(totalmem() / 4 / 2 ** 20)}MB`]
 
 const root = join(import.meta.dirname, '..')
 const secret = 'a secret of the bench, long enough for anybody'

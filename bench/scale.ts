@@ -5,7 +5,7 @@ import pg from 'pg'
 import type { ApplyInput } from '../src/apply/apply.ts'
 import { createDatabase, startPostgres } from '../tests/support/postgres.ts'
 import { createAdministrators } from './administrators.ts'
-import { install, type Server, start, stop } from './installation.ts'
+import { install, ofMemory, type Server, start, stop } from './installation.ts'
 import { measure, medianOf, type Result } from './load.ts'
 import { seed, seededToken, sizesAt } from './seed.ts'
 import { machine, table, tenth, whole } from './table.ts'
@@ -72,7 +72,7 @@ const file: ApplyInput = {
   ],
 }
 
-const postgres = await startPostgres()
+const postgres = await startPostgres(ofMemory)
 const lines: string[] = []
 const servers: Server[] = []
 try {

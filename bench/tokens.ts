@@ -9,7 +9,7 @@ import { openPostgres } from '../src/db/database.ts'
 import { cleanPayloads } from '../src/janitor.ts'
 import { createPayloadStore } from '../src/oidc/store.ts'
 import { createDatabase, startPostgres } from '../tests/support/postgres.ts'
-import { install, type Server, start, stop } from './installation.ts'
+import { install, ofMemory, type Server, start, stop } from './installation.ts'
 import { measure, measureOnce, measurePaced, medianOf, type Result } from './load.ts'
 import { machine, table, tenth, whole } from './table.ts'
 import {
@@ -100,7 +100,7 @@ interface Subject {
 const columns = ['requests/s', 'p50 ms', 'p99 ms', 'CPU µs/request', 'ratio (requests/s)']
 const keys = generateKeyPairSync('ec', { namedCurve: 'P-256' })
 
-const postgres = await startPostgres()
+const postgres = await startPostgres(ofMemory)
 const servers: Server[] = []
 const lines: string[] = []
 try {

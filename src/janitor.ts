@@ -1,7 +1,5 @@
 // Housekeeping: deletes what expired, ends sessions that nobody came back to, keeps audit partitions ahead of time.
-// Nothing that expires depends on it for safety: that is enforced at every read. A policy that got stricter does, for sessions
-// that have more than a minute left under it (sessions/tightening.ts).
-import { setTimeout as pause } from 'node:timers/promises'
+// Nothing that expires, and no policy that got stricter, depends on it for safety: that is enforced at every read.
 import type { FastifyBaseLogger } from 'fastify'
 import { sql } from 'kysely'
 import { cleanIdempotencyKeys } from './admin/idempotency.ts'
@@ -21,6 +19,7 @@ import { cleanRegistrationTokens } from './registration/store.ts'
 import { finishClosings } from './sessions/closing.ts'
 import { endExpiredSessions } from './sessions/expiry.ts'
 import { finishTightenings, holdNewSessions } from './sessions/tightening.ts'
+import { inSteps } from './steps.ts'
 
 const roundMs = 30_000
 /** What nobody comes back to is over at every read; its apps hear of it within this time. */
@@ -47,7 +46,7 @@ export function startJanitor(parts: Parts): { stop(): Promise<void> } {
   const jobs = [
     every(roundMs, () => sweep(parts, goesOn), parts.logger),
     every(endingMs, () => endWhatIsOver(parts, goesOn), parts.logger),
-    every(endingMs, () => finishTightenings(parts.database, goesOn), parts.logger),
+    every(1_000, () => finishTightenings(parts.database, goesOn), parts.logger),
   ]
   return {
     async stop() {
@@ -103,14 +102,13 @@ export async function sweep(parts: Parts, goesOn: () => boolean = () => true): P
 
 /** Deletes what expired, in batches with a rest after each. @returns how many rows went */
 export async function cleanPayloads(payloads: Pick<PayloadStore, 'clean'>, goesOn: () => boolean): Promise<number> {
-  let deleted = 0
-  for (let batch = 0; batch < maxBatchesPerRound && goesOn(); batch += 1) {
-    const startedAt = performance.now()
+  let [deleted, batches] = [0, 0]
+  await inSteps({ restFactor, goesOn: () => batches < maxBatchesPerRound && goesOn() }, async () => {
     const count = await payloads.clean(batchSize)
     deleted += count
-    if (count < batchSize) break
-    await pause((performance.now() - startedAt) * restFactor)
-  }
+    batches += 1
+    return count === batchSize
+  })
   return deleted
 }
 

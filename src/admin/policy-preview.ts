@@ -46,6 +46,7 @@ const verdictOf = (isOwn: boolean) => `select case
         when $6::boolean and not (coalesce(s.amr, '[]') ?| $7::text[]) then 'method'
         when $8::boolean and not (coalesce(s.amr, '[]') ?| array['otp', 'backup_code']) then 'mfa'
       end as verdict`
+// By the limits that they store: those that an earlier change has ended and housekeeping is about to are among them.
 const live = `s.ended_at is null and s.signed_in_at is not null and s.idle_expires_at > now() and s.absolute_expires_at > now()`
 // Those of the organisation's own are read out of their index, which has all that is asked (migration 0011).
 const countSessions = `with judged as (

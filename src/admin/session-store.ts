@@ -1,6 +1,7 @@
 // Live sessions as an organisation may see them, in SQL: those that were used for it. Of other organisations, and of their
 // apps, nothing is read.
 import { type Row, runIn, type Tx } from '../db/database.ts'
+import { isLive } from '../sessions/live.ts'
 
 export interface AdminSession {
   readonly uid: string
@@ -30,8 +31,7 @@ export interface SessionFilter {
   readonly clientId?: string | undefined
 }
 
-const live = `s.ended_at is null and s.idle_expires_at > now() and s.absolute_expires_at > now()
-      and s.account_id is not null and s.signed_in_at is not null`
+const live = `${isLive} and s.account_id is not null and s.signed_in_at is not null`
 // $1 the organisation; an app of another one is none.
 const matching = `${live} and ($2::text is null or s.account_id = $2)
       and ($3::text is null or s.payload -> 'authorizations' -> $3 is not null

@@ -11,6 +11,7 @@ import { beyond } from '../db/organization-transaction.ts'
 import { enqueueForMemberships } from '../deliveries/webhooks.ts'
 import type { Organizations } from '../organizations/organizations.ts'
 import { type EndingCause, endAccess, endSession } from '../sessions/ending.ts'
+import { isLive } from '../sessions/live.ts'
 import { type Call, NotHere } from './call.ts'
 import type { Kernel } from './kernel.ts'
 import { idParam, instant, listQuery, operation, pageOf } from './operation.ts'
@@ -278,12 +279,11 @@ function addSessions(on: Kernel['on'], target: (tx: Tx, call: AboutOne) => Promi
   })
 }
 
-const live = 'ended_at is null and idle_expires_at > now() and absolute_expires_at > now()'
 const listSessions = `select uid, host(ip) as ip, user_agent, signed_in_at, last_activity_at, idle_expires_at, absolute_expires_at
-    from mlpipes_auth.sessions
-    where account_id = $1 and organization_id = $2 and signed_in_at is not null and ${live} and ($3::text is null or uid > $3)
+    from mlpipes_auth.sessions s
+    where account_id = $1 and organization_id = $2 and signed_in_at is not null and ${isLive} and ($3::text is null or uid > $3)
     order by uid limit $4`
-const isHere = `select uid from mlpipes_auth.sessions where uid = $1 and account_id = $2 and organization_id = $3 and ${live}`
+const isHere = `select uid from mlpipes_auth.sessions s where uid = $1 and account_id = $2 and organization_id = $3 and ${isLive}`
 const mustChange =
   'update mlpipes_auth.password_credentials set must_change = true where account_id = $1 returning account_id'
 const disabled = `update mlpipes_auth.accounts set disabled_at = now(), updated_at = now()

@@ -190,6 +190,8 @@ export interface Schema {
     idle_seconds: number
     absolute_seconds: number
     changed_at: Generated<Date>
+    allowed_cidrs: string[] | null
+    changed_by: Generated<unknown>
   }
   organization_roles: {
     organization_id: string

@@ -4,13 +4,15 @@
 /**
  * A WITH item, `told`, over one before it named `parted`: uid, account_id, payload (of the session), cause, and client_id for
  * one client alone or null for all. A client took part when the provider gave it a `sid`, which it does with the grant.
+ * Each is looked up: the planner, who cannot know how few took part, would read all clients for every session.
  */
 export const tellClients = `told as (
     insert into mlpipes_auth.deliveries (delivery_id, kind, organization_id, client_id, account_id, session_uid, sid, body)
     select gen_random_uuid()::text, 'backchannel_logout', c.organization_id, c.client_id, p.account_id, p.uid,
       part.value ->> 'sid', jsonb_build_object('cause', p.cause::text)
     from parted p cross join lateral jsonb_each(coalesce(p.payload -> 'authorizations', '{}'::jsonb)) as part (client_id, value)
-      join mlpipes_auth.clients c on c.client_id = part.client_id
+      cross join lateral (select client_id, organization_id, disabled_at, metadata from mlpipes_auth.clients
+        where clients.client_id = part.client_id limit 1) as c
     where p.account_id is not null and (p.client_id is null or p.client_id = c.client_id)
       and part.value ->> 'sid' is not null and c.disabled_at is null and c.metadata ->> 'backchannel_logout_uri' is not null
       and (c.metadata -> 'backchannel_logout_causes' is null

@@ -6,6 +6,7 @@ import { toMetadata } from '../clients/clients.ts'
 import { coalesce } from '../db/coalesce.ts'
 import type { Database, Row } from '../db/database.ts'
 import type { Policies } from '../organizations/organizations.ts'
+import { isLive } from '../sessions/live.ts'
 import { type StoredSession, toStoredSession } from '../sessions/sessions.ts'
 import { type StoredPayload, toStoredPayload } from './store.ts'
 
@@ -38,8 +39,7 @@ const statement = `select w.id_hash as asked, p.model, p.payload, p.consumed_at 
     join mlpipes_auth.oidc_payloads p on p.id_hash = w.id_hash
       and p.model in ('AccessToken', 'ClientCredentials', 'RefreshToken') and ${isUnexpired('p')}
     left join mlpipes_auth.oidc_payloads g on g.model = 'Grant' and g.id_hash = ${grantHash} and ${isUnexpired('g')}
-    left join mlpipes_auth.sessions s on s.uid = p.payload ->> 'sessionUid' and s.ended_at is null
-      and s.idle_expires_at > now() and s.absolute_expires_at > now()
+    left join mlpipes_auth.sessions s on s.uid = p.payload ->> 'sessionUid' and ${isLive}
     left join (mlpipes_auth.clients c join mlpipes_auth.organizations co on co.id = c.organization_id and co.closed_at is null)
       on c.client_id = p.client_id and c.disabled_at is null
     left join (mlpipes_auth.accounts a

@@ -1,14 +1,14 @@
-// A change of an organisation's policy, with all that follows from it, in one transaction: sessions that are open are held to
-// the stricter limits at once, those that are used from outside its networks end, and whoever listens is told.
+// A change of an organisation's policy, with all that follows from it, in one transaction: from its commit on, open sessions
+// are held to the stricter limits and networks, and whoever listens is told.
 import { appendAudit } from '../audit/audit.ts'
 import type { Actor, Origin } from '../audit/events.ts'
 import { runIn, type Tx } from '../db/database.ts'
 import { beyond } from '../db/organization-transaction.ts'
 import { enqueueWebhooks } from '../deliveries/webhooks.ts'
-import { endedEvent, endSessionsWhere, ringIfTold } from '../sessions/ending.ts'
 import { tightenSessions } from '../sessions/tightening.ts'
-import { effectivePolicy, type Platform, type Policy, type PolicyInput, policySchema } from './policy.ts'
-import { comparePolicies, type PolicyChange } from './policy-order.ts'
+import { effectivePolicy, type Platform, type PolicyInput, policySchema } from './policy.ts'
+import { comparePolicies } from './policy-order.ts'
+import type { FieldName } from './strictness.ts'
 
 export interface PolicyChanging {
   readonly organizationId: string
@@ -34,8 +34,9 @@ const hold = `select policy, version from mlpipes_auth.organizations
 const write = `update mlpipes_auth.organizations set policy = $2::jsonb, updated_at = now()
     where id = $1 and policy is distinct from $2::jsonb returning version`
 
-/** What open sessions store of a policy (`sessionLimits`); everything else is asked of it at each use. */
-const sessionLimitFields = ['session.idleTimeout', 'session.absoluteLifetime'] as const
+/** What ends open sessions (sessions/tightening.ts); everything else is asked of the policy at each use. */
+const networkField: FieldName = 'network.allowedCidrs'
+const sessionFields: readonly FieldName[] = ['session.idleTimeout', 'session.absoluteLifetime', networkField]
 
 /**
  * Changes a policy.
@@ -55,41 +56,10 @@ export async function changePolicy(tx: Tx, changing: PolicyChanging): Promise<Ch
   const common = { outcome: 'success' as const, actor, organizationId, clientId, origin }
   await appendAudit(tx, { ...common, name: 'policy.updated', details })
   await enqueueWebhooks(tx, organizationId, { type: 'policy.updated', data: details })
-  // A session of another organisation that was used for this one is held to it too, and apps of others hear of an ending.
-  const act = async () => {
-    if (sessionLimitFields.some((field) => change.stricter.includes(field)))
-      await tightenSessions(tx, organizationId, policy)
-    await endOutside(tx, change, policy, changing)
+  if (change.stricter.some((field) => sessionFields.includes(field))) {
+    const isAboutNetworks = change.stricter.includes(networkField)
+    const tighten = () => tightenSessions(tx, { organizationId, policy, isAboutNetworks, actor })
+    await (changing.isConfined ? beyond(tx, organizationId, tighten) : tighten())
   }
-  await (changing.isConfined ? beyond(tx, organizationId, act) : act())
   return { written, version: Number(changed['version']) }
-}
-
-const endOutsideRanges = endSessionsWhere(
-  `organization_id = $2 and signed_in_at is not null and (ip is null or not (ip <<= any($3::text[]::cidr[])))`,
-)
-
-/**
- * Every use of them is refused already. A session of another organisation goes on there, though not with apps of this one.
- */
-async function endOutside(
-  tx: Tx,
-  change: PolicyChange,
-  { network }: Policy,
-  { organizationId, actor, clientId, origin }: PolicyChanging,
-): Promise<void> {
-  if (!change.stricter.includes('network.allowedCidrs')) return
-  const cause = 'network' as const
-  const rows = await runIn(tx, endOutsideRanges, [cause, organizationId, network.allowedCidrs ?? []])
-  if (rows.length === 0) return
-  await appendAudit(tx, ...rows.map((row) => endedEvent(row, { actor, origin, organizationId, cause })), {
-    name: 'access.ended',
-    outcome: 'success',
-    actor,
-    organizationId,
-    clientId,
-    origin,
-    details: { cause, sessions: rows.length, tokens: 0 },
-  })
-  ringIfTold(tx, rows)
 }

@@ -2,6 +2,7 @@
 // away. Every statement asks for the account; what belongs to others does not exist here.
 import { type AuditRecord, recordColumns, toRecord } from '../audit/store.ts'
 import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
+import { isLive } from '../sessions/live.ts'
 import { endConsent } from '../sessions/parting.ts'
 
 export interface OwnSession {
@@ -27,9 +28,8 @@ export const eventsPerPage = 50
 /** Audit events in a download: years of a busy account, and an answer that still fits into memory. */
 export const maxExportedEvents = 10_000
 
-const listSessions = `select uid, host(ip) as ip, user_agent, signed_in_at, last_activity_at from mlpipes_auth.sessions
-    where account_id = $1 and signed_in_at is not null
-      and ended_at is null and idle_expires_at > now() and absolute_expires_at > now()
+const listSessions = `select uid, host(ip) as ip, user_agent, signed_in_at, last_activity_at from mlpipes_auth.sessions s
+    where account_id = $1 and signed_in_at is not null and ${isLive}
     order by last_activity_at desc, uid limit ${maxListed}`
 
 // What a person allowed, and what is live without having been asked for (apps of the organisation's own).

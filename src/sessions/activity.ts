@@ -6,6 +6,7 @@ import { createBatcher } from '../db/batcher.ts'
 import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
 import { transact, withOpenTransaction } from '../db/transaction.ts'
 import type { Policy } from '../organizations/policy.ts'
+import { isLive } from './live.ts'
 import { isActivityDue, sessionLimits } from './policy.ts'
 import { isExtendable, type StoredSession } from './sessions.ts'
 
@@ -15,14 +16,13 @@ export interface SecondsLeft {
   readonly absolute: number
 }
 
-const live = 'ended_at is null and idle_expires_at > now() and absolute_expires_at > now()'
 const secondsLeft = `floor(extract(epoch from least(idle_expires_at, absolute_expires_at) - now()))::integer as idle,
     floor(extract(epoch from absolute_expires_at - now()))::integer as absolute`
-const look = `select ${secondsLeft} from mlpipes_auth.sessions where uid = $1 and ${live}`
+const look = `select ${secondsLeft} from mlpipes_auth.sessions s where uid = $1 and ${isLive}`
 // A session past a limit is never brought back: the condition is the one that every read has.
 const extend = `update mlpipes_auth.sessions s set last_activity_at = now(),
       idle_expires_at = least(now() + make_interval(secs => least($2::integer, idle_seconds)), absolute_expires_at)
-    where uid = $1 and ${live} and ${isExtendable} returning ${secondsLeft}`
+    where uid = $1 and ${isLive} and ${isExtendable} returning ${secondsLeft}`
 
 /** What a live session has left; undefined when it has ended. Reading it is no activity. */
 export async function readSecondsLeft(database: Pick<Database, 'run'>, uid: string): Promise<SecondsLeft | undefined> {
@@ -48,8 +48,7 @@ function toSecondsLeft(row: Row): SecondsLeft {
 const touch = `update mlpipes_auth.sessions s set last_activity_at = now(),
       idle_expires_at = least(now() + make_interval(secs => least(used.idle, s.idle_seconds)), s.absolute_expires_at)
     from (select uid, idle, age from unnest($1::text[], $2::integer[], $3::integer[]) as t (uid, idle, age) order by uid) as used
-    where s.uid = used.uid and ${live.replaceAll(/\b(ended_at|idle_expires_at|absolute_expires_at)\b/g, 's.$1')}
-      and s.last_activity_at <= now() - make_interval(secs => used.age) and ${isExtendable}
+    where s.uid = used.uid and ${isLive} and s.last_activity_at <= now() - make_interval(secs => used.age) and ${isExtendable}
     returning s.uid, s.account_id, s.organization_id`
 
 interface Use {

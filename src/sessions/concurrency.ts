@@ -3,14 +3,14 @@
 import type { Origin } from '../audit/events.ts'
 import { runIn, type Tx } from '../db/database.ts'
 import { endSession } from './ending.ts'
+import { isLive } from './live.ts'
 
 // Two sign-ins of one person at the same moment: the second counts what the first made.
 const settle = 'select id from mlpipes_auth.accounts where id = $1 for update'
 // Those that were begun elsewhere and used for it are among them, or single sign-on would be the way past the limit. One
 // that had to make room meanwhile ends nobody else's.
 const surplus = `select s.uid from mlpipes_auth.sessions s
-    where s.account_id = $1 and s.uid <> $3 and s.ended_at is null
-      and s.idle_expires_at > now() and s.absolute_expires_at > now()
+    where s.account_id = $1 and s.uid <> $3 and ${isLive}
       and exists (select from mlpipes_auth.sessions e where e.uid = $3 and e.ended_at is null)
       and (s.organization_id = $2 or exists (select from mlpipes_auth.session_organizations x
         where x.session_uid = s.uid and x.organization_id = $2))

@@ -1,13 +1,16 @@
 // Sessions that nobody comes back to: past a limit they are dead at every read; here they are ended for good, with the audit
 // row of it and word to the apps. One replica at a time, because what they write is one table's end.
-import { setImmediate as turn } from 'node:timers/promises'
 import { appendAudit } from '../audit/audit.ts'
-import { type Database, runIn, type Tx } from '../db/database.ts'
+import type { AuditEvent } from '../audit/events.ts'
+import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import { tellClients } from '../deliveries/logouts.ts'
+import { inSteps } from '../steps.ts'
 import { ringIfTold, toEndedSession } from './ending.ts'
 
-const batchSize = 500
+const batchSize = 200
+/** Of the time that a batch takes. */
+const restFactor = 0.3
 
 const isOver = 'ended_at is null and least(idle_expires_at, absolute_expires_at) <= now()'
 // Asked every other second by every replica, and nearly always in vain: one look at the index and no transaction.
@@ -32,34 +35,36 @@ const endOver = `with due as (
 export async function endExpiredSessions(database: Database, goesOn: () => boolean = () => true): Promise<number> {
   let ended = 0
   if ((await database.run(look, [])).length === 0) return ended
-  while (goesOn()) {
+  await inSteps({ restFactor, goesOn }, async () => {
     const batch = await transact(database.kysely, async (tx) => {
       const [answer] = await runIn(tx, lock, [])
       return answer?.['mine'] === true ? endBatch(tx) : 0
     })
     ended += batch
-    if (batch < batchSize) break
-    await turn()
-  }
+    return batch === batchSize
+  })
   return ended
 }
 
 async function endBatch(tx: Tx): Promise<number> {
   const rows = await runIn(tx, endOver, [batchSize])
-  const events = rows
-    .map((row) => ({ ...toEndedSession(row), reason: String(row['cause']) }))
-    .filter(({ accountId }) => accountId !== undefined)
-    .map(({ uid, accountId, organizationId, reason }) => ({
-      name: 'session.expired' as const,
-      outcome: 'success' as const,
-      actor: { type: 'system' as const },
-      accountId,
-      organizationId,
-      sessionUid: uid,
-      origin: {},
-      details: { reason },
-    }))
+  const events = rows.filter((row) => row['account_id'] !== null).map(expiredEvent)
   if (events.length > 0) await appendAudit(tx, ...events)
   ringIfTold(tx, rows)
   return rows.length
+}
+
+/** The audit row of a session that a limit ended, of which `cause` says which. */
+export function expiredEvent(row: Row): AuditEvent<'session.expired'> {
+  const { uid, accountId, organizationId } = toEndedSession(row)
+  return {
+    name: 'session.expired',
+    outcome: 'success',
+    actor: { type: 'system' },
+    accountId,
+    organizationId,
+    sessionUid: uid,
+    origin: {},
+    details: { reason: String(row['cause']) },
+  }
 }

@@ -6,6 +6,7 @@ import { auditInsert, auditParameterCount, auditValues } from '../audit/store.ts
 import { coalesce } from '../db/coalesce.ts'
 import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
 import { type EndedSession, type EndingCause, endSessionById } from './ending.ts'
+import { isLive, overBecause } from './live.ts'
 import type { SessionLimits } from './policy.ts'
 
 export interface SessionRow {
@@ -43,14 +44,13 @@ export interface StoredSession {
   readonly readAt: Date
 }
 
-const live = 'ended_at is null and idle_expires_at > now() and absolute_expires_at > now()'
 const columns =
   'uid, payload, account_id, organization_id, host(ip) as ip, signed_in_at, last_activity_at, idle_expires_at, absolute_expires_at, now() as read_at'
-const findById = `select id_hash as key, ${columns} from mlpipes_auth.sessions where id_hash = any($1::text[]) and ${live}`
-const findByUid = `select uid as key, ${columns} from mlpipes_auth.sessions where uid = any($1::text[]) and ${live}`
+const findById = `select id_hash as key, ${columns} from mlpipes_auth.sessions s where id_hash = any($1::text[]) and ${isLive}`
+const findByUid = `select uid as key, ${columns} from mlpipes_auth.sessions s where uid = any($1::text[]) and ${isLive}`
 
-const endOf = `select coalesce(end_reason, case when absolute_expires_at <= now() then 'absolute' else 'idle' end) as reason
-    from mlpipes_auth.sessions where id_hash = $1 and account_id is not null and not (${live})`
+const endOf = `select ${overBecause} as reason
+    from mlpipes_auth.sessions s where id_hash = $1 and account_id is not null and not (${isLive})`
 
 /**
  * Whether activity extends the session `s`: not where one of the organisations that it was used for says otherwise, whichever

@@ -1,54 +1,61 @@
-// Open sessions under a policy that got stricter. The limits that a session stores are what every read compares, so that a
-// stricter policy acts on every replica; and since they are only ever lowered here, a looser one revives nothing. A session
-// that was used for several organisations is held to each of them.
-// The transaction of the change lowers those that are past the new limits or soon will be. The others have longer than that under
-// either policy: that they are to be lowered too is written down in the same transaction, and housekeeping does it within
-// seconds, in batches, however the policy changes meanwhile. What extends a session until then asks the policy of now.
-import { setImmediate as turn } from 'node:timers/promises'
+// Open sessions under a policy that got stricter. The transaction of the change writes down one row, which every read of a
+// live session asks for (live.ts): so it acts on all replicas at once, and a looser policy afterwards revives nothing.
+// Housekeeping then goes through the sessions in batches: it ends, with audit row and word to the apps, what the stricter
+// limits or networks have ended, and writes the limits into the others. When none is left, the row goes. A session that was
+// used for several organisations is held to each of them.
+import { appendAudit } from '../audit/audit.ts'
+import type { Actor, AuditEvent } from '../audit/events.ts'
 import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
+import { tellClients } from '../deliveries/logouts.ts'
 import type { Policy } from '../organizations/policy.ts'
+import { inSteps } from '../steps.ts'
+import { endedEvent, ringIfTold } from './ending.ts'
+import { expiredEvent } from './expiry.ts'
+import { overUnderChange } from './live.ts'
 import { sessionLimits } from './policy.ts'
 
-/** Whose end under the new limits is nearer than this is lowered at once: ten times what housekeeping takes for 50,000. */
-export const soonSeconds = 60
-const batchSize = 1_000
+const batchSize = 200
+/** Of the time that a batch takes. With it people who sign in meanwhile notice little; without, more (docs/performance.md). */
+const restFactor = 0.3
 
-const isOpen = 's.ended_at is null and s.signed_in_at is not null'
-const exceeds = `(s.idle_seconds is null or s.idle_seconds > held.idle or s.absolute_seconds > held.absolute
-        or s.idle_expires_at > s.last_activity_at + make_interval(secs => held.idle)
-        or s.absolute_expires_at > s.signed_in_at + make_interval(secs => held.absolute))`
-/** @param held a query of uid, idle and absolute: each session once */
-const lower = (held: string) => `update mlpipes_auth.sessions s set
-      idle_seconds = least(s.idle_seconds, held.idle), absolute_seconds = least(s.absolute_seconds, held.absolute),
-      idle_expires_at = least(s.idle_expires_at, s.last_activity_at + make_interval(secs => held.idle),
-        s.signed_in_at + make_interval(secs => held.absolute)),
-      absolute_expires_at = least(s.absolute_expires_at, s.signed_in_at + make_interval(secs => held.absolute))
-    from (${held}) as held where s.uid = held.uid and ${isOpen} and ${exceeds}`
-
-// Of the organisation's own sessions its index has all that is asked here (migration 0011).
-const endsSoon = `least(s.last_activity_at + make_interval(secs => $2::integer), s.signed_in_at + make_interval(secs => $3::integer))
-      <= now() + interval '${soonSeconds} seconds'`
-const lowerSoon = lower(`
-      select s.uid, $2::integer as idle, $3::integer as absolute from mlpipes_auth.sessions s
-        where s.organization_id = $1 and ${isOpen} and ${endsSoon}
-      union
-      select s.uid, $2::integer, $3::integer from mlpipes_auth.session_organizations o
-        join mlpipes_auth.sessions s on s.uid = o.session_uid where o.organization_id = $1 and ${isOpen} and ${endsSoon}`)
 // What an earlier change asked for is part of a later one that is as strict.
 const remember = `with covered as (delete from mlpipes_auth.session_tightenings
-      where organization_id = $1 and idle_seconds >= $2 and absolute_seconds >= $3)
-    insert into mlpipes_auth.session_tightenings (organization_id, idle_seconds, absolute_seconds) values ($1, $2, $3)`
+      where organization_id = $1 and idle_seconds >= $2 and absolute_seconds >= $3 and allowed_cidrs is null)
+    insert into mlpipes_auth.session_tightenings (organization_id, idle_seconds, absolute_seconds, allowed_cidrs, changed_by)
+    values ($1, $2, $3, $4::text[]::cidr[], $5::jsonb)`
 
-/** Holds the open sessions of an organisation to a policy that got stricter. Belongs into the transaction that changes it. */
-export async function tightenSessions(tx: Tx, organizationId: string, policy: Policy): Promise<void> {
-  const { idleSeconds, absoluteSeconds } = sessionLimits(policy)
-  const values = [organizationId, idleSeconds, absoluteSeconds]
-  await runIn(tx, remember, values)
-  await runIn(tx, lowerSoon, values)
+export interface Tightening {
+  readonly organizationId: string
+  readonly policy: Policy
+  /** Whether fewer networks are allowed than before. */
+  readonly isAboutNetworks: boolean
+  readonly actor: Actor
 }
 
-const lowerNew = lower(`select uid, min(idle) as idle, min(absolute) as absolute from (
+/** Holds the open sessions of an organisation to a policy that got stricter. Belongs into the transaction that changes it. */
+export async function tightenSessions(tx: Tx, tightening: Tightening): Promise<void> {
+  const { organizationId, policy, isAboutNetworks, actor } = tightening
+  const { idleSeconds, absoluteSeconds } = sessionLimits(policy)
+  const networks = isAboutNetworks ? (policy.network.allowedCidrs ?? []) : null
+  await runIn(tx, remember, [organizationId, idleSeconds, absoluteSeconds, networks, JSON.stringify(actor)])
+}
+
+const isOpen = 's.ended_at is null and s.signed_in_at is not null'
+/** @param held with idle and absolute, in seconds */
+const exceeds = (held: string) => `(s.idle_seconds is null or s.idle_seconds > ${held}.idle_seconds
+        or s.absolute_seconds > ${held}.absolute_seconds
+        or s.idle_expires_at > s.last_activity_at + make_interval(secs => ${held}.idle_seconds)
+        or s.absolute_expires_at > s.signed_in_at + make_interval(secs => ${held}.absolute_seconds))`
+/** @param held the same, of the session `s` */
+const lowered = (held: string) => `idle_seconds = least(s.idle_seconds, ${held}.idle_seconds),
+      absolute_seconds = least(s.absolute_seconds, ${held}.absolute_seconds),
+      idle_expires_at = least(s.idle_expires_at, s.last_activity_at + make_interval(secs => ${held}.idle_seconds),
+        s.signed_in_at + make_interval(secs => ${held}.absolute_seconds)),
+      absolute_expires_at = least(s.absolute_expires_at, s.signed_in_at + make_interval(secs => ${held}.absolute_seconds))`
+
+const lowerNew = `update mlpipes_auth.sessions s set ${lowered('held')}
+    from (select uid, min(idle) as idle_seconds, min(absolute) as absolute_seconds from (
         select t.uid, p.idle, p.absolute from unnest($1::text[], $2::integer[], $3::integer[]) as p (id, idle, absolute)
           join mlpipes_auth.sessions t on t.organization_id = p.id and t.ended_at is null
           where t.created_at > now() - make_interval(secs => $4::integer)
@@ -57,7 +64,8 @@ const lowerNew = lower(`select uid, min(idle) as idle, min(absolute) as absolute
           join mlpipes_auth.session_organizations o on o.organization_id = p.id
           join mlpipes_auth.sessions t on t.uid = o.session_uid and t.ended_at is null
           where t.created_at > now() - make_interval(secs => $4::integer)
-      ) as each_one group by uid`)
+      ) as each_one group by uid) as held
+    where s.uid = held.uid and ${isOpen} and ${exceeds('held')}`
 
 /** Holds sessions that are younger than so many seconds to the policies of now. */
 export async function holdNewSessions(
@@ -74,50 +82,55 @@ export async function holdNewSessions(
   ])
 }
 
-// All of one organisation's, the oldest first.
-const pending = `select organization_id, array_agg(id::text) as ids from mlpipes_auth.session_tightenings
-    group by organization_id order by min(id) limit 1`
+const pending = 'select organization_id from mlpipes_auth.session_tightenings order by id limit 1'
 const lock = `select pg_try_advisory_xact_lock(hashtext('mlpipes_auth.session_tightening')) as mine`
-// Walked from the oldest sign-in, so that a session which signs in anew meanwhile is met again and not passed by.
-const own = `select s.uid, s.created_at, s.signed_in_at as at from mlpipes_auth.sessions s
-      where s.organization_id = $1 and ${isOpen} and (s.signed_in_at, s.uid) > ($3::timestamptz, $4::text)
-      order by s.signed_in_at, s.uid limit ${batchSize}`
-const others = `select s.uid, s.created_at, timestamptz '-infinity' as at from mlpipes_auth.session_organizations o
-        join mlpipes_auth.sessions s on s.uid = o.session_uid
-      where o.organization_id = $1 and ${isOpen} and $3::timestamptz is not null and o.session_uid > $4::text
-      order by o.session_uid limit ${batchSize}`
-// $2 which tightenings; sessions that began after a change began under it. Locked in the order in which uses lock them.
+// All changes that wait for a session; what began after a change began under it.
+const held = `select min(t.idle_seconds) as idle_seconds, min(t.absolute_seconds) as absolute_seconds, min(t.reason) as reason,
+        (array_agg(t.changed_by order by t.id) filter (where t.reason = 'network'))[1] as changed_by
+      from (select t.id, t.idle_seconds, t.absolute_seconds, t.changed_by, ${overUnderChange} as reason from mlpipes_auth.session_tightenings t
+        where t.organization_id = $1 and t.changed_at >= s.created_at) as t`
+const isDue = `${isOpen} and (${exceeds('held')} or held.reason = 'network')`
+// Walked from the oldest sign-in, which has the least left.
+const heldColumns = 'held.idle_seconds, held.absolute_seconds, held.reason, held.changed_by'
+const own = `select s.uid, s.signed_in_at as at, ${heldColumns} from mlpipes_auth.sessions s cross join lateral (${held}) as held
+      where s.organization_id = $1 and ${isDue} and (s.signed_in_at, s.uid) > ($2::timestamptz, $3::text)
+      order by s.signed_in_at, s.uid limit ${batchSize} for no key update of s skip locked`
+const others = `select s.uid, timestamptz '-infinity' as at, ${heldColumns} from mlpipes_auth.session_organizations o
+        join mlpipes_auth.sessions s on s.uid = o.session_uid cross join lateral (${held}) as held
+      where o.organization_id = $1 and ${isDue} and $2::timestamptz is not null and o.session_uid > $3::text
+      order by o.session_uid limit ${batchSize} for no key update of s skip locked`
 const step = (page: string) => `with page as materialized (${page}),
-    taken as materialized (select s.uid from page join mlpipes_auth.sessions s on s.uid = page.uid order by s.uid for no key update of s),
-    lowered as (${lower(`select taken.uid, min(t.idle_seconds) as idle, min(t.absolute_seconds) as absolute
-        from taken join page on page.uid = taken.uid
-          join mlpipes_auth.session_tightenings t on t.id = any($2::bigint[]) and t.changed_at >= page.created_at
-        group by taken.uid`)})
-    select at::text as at, uid, (select count(*) from page)::integer as count from page order by page.at desc, page.uid desc limit 1`
+    written as (
+      update mlpipes_auth.sessions s set ${lowered('page')},
+        ended_at = case when page.reason is not null then now() end, end_reason = page.reason
+      from page where s.uid = page.uid
+      returning s.uid, s.account_id, s.organization_id, s.payload, s.end_reason as cause, null::text as client_id, page.at, page.changed_by
+    ), parted as (select uid, account_id, organization_id, payload, cause, client_id from written where cause is not null),
+    ${tellClients}
+    select uid, account_id, organization_id, cause, changed_by, at::text as at, (select count(*) from told)::integer as told
+      from written order by written.at, uid`
 const walks = [step(own), step(others)]
 
-const isLeft = (sessions: string) => `exists (select from ${sessions}
-      join mlpipes_auth.session_tightenings t on t.id = any($2::bigint[]) and t.changed_at >= s.created_at
-      cross join lateral (select t.idle_seconds as idle, t.absolute_seconds as absolute) as held
-      where ${isOpen} and ${exceeds}`
-// Asked again, of everything at once: a session that went from one walk to the other while they went on is found here.
-const finish = `delete from mlpipes_auth.session_tightenings where id = any($2::bigint[])
+// Asked again, of everything at once: a session that somebody held, or that went from one walk to the other, is found here.
+const isLeft = (sessions: string) => `exists (select from ${sessions} where ${isOpen} and t.changed_at >= s.created_at
+      and (${exceeds('t')} or ${overUnderChange} = 'network')`
+const finish = `delete from mlpipes_auth.session_tightenings t where t.organization_id = $1
     and not ${isLeft('mlpipes_auth.sessions s')} and s.organization_id = $1)
     and not ${isLeft('mlpipes_auth.session_organizations o join mlpipes_auth.sessions s on s.uid = o.session_uid')} and o.organization_id = $1)
     returning id`
 
 /**
- * Lowers what changes of policies left to be lowered, in batches, letting requests in between them. Whatever stops it, the
- * next one begins anew with what is written down.
+ * Goes through the sessions of changes that wait, in batches. Whatever stops it, the next one begins anew with what is left.
  * @param goesOn asked before each batch
  */
 export async function finishTightenings(database: Database, goesOn: () => boolean = () => true): Promise<void> {
-  while (goesOn()) {
+  for (;;) {
     const [row] = await database.run(pending, [])
-    if (!row) return
-    const given = [String(row['organization_id']), row['ids']]
-    for (const walk of walks) if (!(await walkAll(database, walk, given, goesOn))) return
-    if ((await database.run(finish, given)).length === 0) return
+    if (!row || !goesOn()) return
+    const id = String(row['organization_id'])
+    for (const walk of walks) if (!(await walkAll(database, walk, id, goesOn))) return
+    // What somebody held is taken at the next round.
+    if ((await database.run(finish, [id])).length === 0) return
   }
 }
 
@@ -125,20 +138,33 @@ export async function finishTightenings(database: Database, goesOn: () => boolea
 async function walkAll(
   database: Database,
   walk: string,
-  given: readonly unknown[],
+  organizationId: string,
   goesOn: () => boolean,
 ): Promise<boolean> {
-  let last: Row | undefined = { at: '-infinity', uid: '' }
-  while (last) {
-    if (!goesOn()) return false
-    const place: readonly unknown[] = [last['at'], last['uid']]
-    const page = await transact(database.kysely, async (tx) => {
-      const [answer] = await runIn(tx, lock, [])
-      return answer?.['mine'] === true ? await runIn(tx, walk, [...given, ...place]) : undefined
-    })
-    if (!page) return false
-    last = Number(page[0]?.['count']) === batchSize ? page[0] : undefined
-    await turn()
-  }
-  return true
+  let place: readonly unknown[] = ['-infinity', '']
+  let isMine = true
+  const isDone = await inSteps({ restFactor, goesOn }, async () => {
+    const rows = await transact(database.kysely, (tx) => walkSome(tx, walk, [organizationId, ...place]))
+    isMine = rows !== undefined
+    const last = rows?.at(-1)
+    if (last) place = [last['at'], last['uid']]
+    return rows?.length === batchSize
+  })
+  return isDone && isMine
+}
+
+async function walkSome(tx: Tx, walk: string, values: readonly unknown[]): Promise<Row[] | undefined> {
+  const [answer] = await runIn(tx, lock, [])
+  if (answer?.['mine'] !== true) return undefined
+  const rows = await runIn(tx, walk, values)
+  const events = rows.filter((row) => row['cause'] !== null && row['account_id'] !== null).map(toEvent)
+  if (events.length > 0) await appendAudit(tx, ...events)
+  ringIfTold(tx, rows)
+  return rows
+}
+
+function toEvent(row: Row): AuditEvent {
+  if (row['cause'] !== 'network') return expiredEvent(row)
+  const organizationId = row['organization_id'] === null ? undefined : String(row['organization_id'])
+  return endedEvent(row, { actor: row['changed_by'] as Actor, origin: {}, organizationId, cause: 'network' })
 }

@@ -1,10 +1,12 @@
 // The policy over the API: read, written whole and in parts, previewed; and what a change does to sessions that are out.
 import fc from 'fast-check'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { parseConfig } from '../../src/config.ts'
 import { isAddressAllowed } from '../../src/organizations/network.ts'
 import { effectivePolicy, type PolicyInput } from '../../src/organizations/policy.ts'
+import { isLive } from '../../src/sessions/live.ts'
 import { breachOf, sessionLimits, sessionState } from '../../src/sessions/policy.ts'
+import { finishTightenings } from '../../src/sessions/tightening.ts'
 import { mainDatabase } from '../support/server.ts'
 import { newOrganization } from './organization-rows.ts'
 import { type AdminServer, problem, seed, startAdmin } from './support.ts'
@@ -63,7 +65,7 @@ describe.each(mainDatabase)('the policy on %s', (kind) => {
   const session = async (uid: string) =>
     (
       await run(
-        'select ended_at is not null as ended, end_reason, idle_expires_at <= now() as over from mlpipes_auth.sessions where uid = $1',
+        `select s.ended_at is not null as ended, s.end_reason, not (${isLive}) as over from mlpipes_auth.sessions s where uid = $1`,
         [uid],
       )
     )[0]
@@ -166,7 +168,7 @@ describe.each(mainDatabase)('the policy on %s', (kind) => {
     expect(answer).toMatchObject({ status: 403, body: { type: problem('client_too_weak') } })
   })
 
-  it('acts on sessions that are out in the transaction that changes it, and tells whoever listens', async () => {
+  it('acts on sessions that are out from the moment that it is changed, and tells whoever listens', async () => {
     const { id, patch } = await corner()
     await run(
       `insert into mlpipes_auth.webhooks (id, organization_id, url, events, sealed_secret)
@@ -190,7 +192,7 @@ describe.each(mainDatabase)('the policy on %s', (kind) => {
     expect(await session(stale), 'looser revives nothing').toMatchObject({ over: true })
   })
 
-  it('ends sessions outside of new networks at once, and tells their apps', async () => {
+  it('ends sessions outside of new networks at once, whatever comes after, says who did it and tells their apps', async () => {
     const { id, patch } = await corner()
     await run(
       `insert into mlpipes_auth.clients (client_id, organization_id, name, metadata)
@@ -205,14 +207,25 @@ describe.each(mainDatabase)('the policy on %s', (kind) => {
     ]
     expect(await patch({ network: { allowedCidrs: ['192.0.2.0/24', '2001:db8::/32'] } })).toMatchObject({ status: 200 })
     for (const uid of inside) expect(await session(uid)).toMatchObject({ ended: false })
-    for (const uid of outside) expect(await session(uid)).toMatchObject({ ended: true, end_reason: 'network' })
+    for (const uid of outside) expect(await session(uid)).toMatchObject({ over: true })
+    await patch({ network: { allowedCidrs: null } })
+    for (const uid of inside) expect(await session(uid)).toMatchObject({ over: false })
+    for (const uid of outside) expect(await session(uid), 'looser revives nothing').toMatchObject({ over: true })
+    await vi.waitFor(async () => {
+      await finishTightenings(server.database)
+      for (const uid of outside) expect(await session(uid)).toMatchObject({ ended: true, end_reason: 'network' })
+    })
     const told = await run(
       "select body ->> 'cause' as cause from mlpipes_auth.deliveries where kind = 'backchannel_logout' and session_uid = any($1)",
       [[...inside, ...outside]],
     )
     expect(told).toEqual(outside.map(() => ({ cause: 'network' })))
     const ended = (await server.audit('session.ended')).filter((event) => outside.includes(event.sessionUid ?? ''))
-    expect(ended.map(({ details }) => details)).toEqual(outside.map(() => ({ reason: 'network' })))
+    const by = server.ids.get('root@platform.example')
+    expect(ended.map(({ details, actorId }) => ({ ...Object(details), actorId }))).toEqual(
+      outside.map(() => ({ reason: 'network', actorId: by })),
+    )
+    for (const uid of inside) expect(await session(uid)).toMatchObject({ ended: false })
   })
 
   it('lets one of twenty changes of the same version win', async () => {
@@ -276,12 +289,15 @@ describe.each(mainDatabase)('the policy on %s', (kind) => {
     expect(await session(guest)).toMatchObject({ ended: false, over: false })
     await patch(change)
     const over = await run(
-      `select count(*)::integer as over from mlpipes_auth.sessions where (organization_id = $1 or uid = $2)
-        and (ended_at is not null or idle_expires_at <= now() or absolute_expires_at <= now())`,
+      `select count(*)::integer as over from mlpipes_auth.sessions s where (organization_id = $1 or uid = $2) and not (${isLive})`,
       [id, guest],
     )
     expect(over, 'what was foretold').toEqual([{ over: 4 }])
     expect(await session(fine)).toMatchObject({ ended: false, over: false })
+    await vi.waitFor(async () => {
+      await finishTightenings(server.database)
+      expect(await run('select id from mlpipes_auth.session_tightenings where organization_id = $1', [id])).toEqual([])
+    })
     const nothing = await call('POST', { patch: {} }, undefined, '/preview')
     expect(nothing.body).toMatchObject({ changes: [], sessions: { end: { total: 0 } }, people: { askedToSetUp: 0 } })
     for (const body of [{}, { policy: {}, patch: {} }])

@@ -5,7 +5,8 @@ import { afterAll, beforeAll, expect, it } from 'vitest'
 import { transact } from '../../src/db/transaction.ts'
 import { endAccess, endSession } from '../../src/sessions/ending.ts'
 import { endExpiredSessions } from '../../src/sessions/expiry.ts'
-import { finishTightenings, soonSeconds } from '../../src/sessions/tightening.ts'
+import { isLive } from '../../src/sessions/live.ts'
+import { finishTightenings } from '../../src/sessions/tightening.ts'
 import { ApiClient } from '../api/support.ts'
 import { type Answer, authorizationUrl, Browser, introspect, post, redeem, redirectUri } from '../support/client.ts'
 import { violations } from '../support/invariants.ts'
@@ -377,24 +378,20 @@ class World {
         `tokens, asked ${replica}`,
       ).toEqual(expected)
     }
-    // What is not near may still be promised for longer until housekeeping comes by.
+    // What lives on may still be promised for longer until housekeeping comes by.
     const isHeld = (await this.#sql('select id from mlpipes_auth.session_tightenings', [])).length === 0
     const rows = await this.#sql(
-      `select uid, ended_at is null as open, extract(epoch from least(idle_expires_at, absolute_expires_at) - now())::float as left
-        from mlpipes_auth.sessions where account_id = any($1::text[])`,
+      `select uid, ${isLive} as live, extract(epoch from least(idle_expires_at, absolute_expires_at) - now())::float as left
+        from mlpipes_auth.sessions s where account_id = any($1::text[])`,
       [[...this.#ids.values()]],
     )
     for (const session of model.sessions) {
       const row = rows.find(({ uid }) => uid === this.#uids.get(session))
       const left = Math.min(session.idleEnd, session.absoluteEnd) - model.now
-      if (!model.isLive(session))
-        expect(row?.['open'] === true && Number(row['left']) > 0, 'a session that is over').toBe(false)
+      if (!model.isLive(session)) expect(row?.['live'] ?? false, 'a session that is over').toBe(false)
       else {
         const beyond = Number(row?.['left']) - left
-        const isExact = isHeld || left <= soonSeconds
-        expect(isExact ? Math.abs(beyond) : -beyond, `${row?.['left']} is ${left} s left`).toBeLessThan(
-          toleranceSeconds,
-        )
+        expect(isHeld ? Math.abs(beyond) : -beyond, `${row?.['left']} is ${left} s left`).toBeLessThan(toleranceSeconds)
       }
     }
   }

@@ -53,7 +53,8 @@ function isOpenToOthers(folder: string): boolean {
   }
 }
 
-export async function startPostgres(): Promise<TestPostgres> {
+/** @param settings beside those of a test run, as `name=value` */
+export async function startPostgres(settings: readonly string[] = []): Promise<TestPostgres> {
   const isRoot = process.getuid?.() === 0
   const identity: Identity = isRoot ? { uid: nobody, gid: nobody } : {}
   const home = mkdtempSync(join(tmpdir(), 'mlpipes-pg-'))
@@ -75,7 +76,7 @@ export async function startPostgres(): Promise<TestPostgres> {
     identity,
   )
   const port = await freePort()
-  let child = await launch(native, data, port, home, identity)
+  let child = await launch(native, data, port, home, identity, settings)
   const stop = async (signal: NodeJS.Signals) => {
     if (child.exitCode !== null || child.signalCode !== null) return
     const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()))
@@ -97,7 +98,7 @@ export async function startPostgres(): Promise<TestPostgres> {
     },
     async restart() {
       await stop('SIGQUIT')
-      child = await launch(native, data, port, home, identity)
+      child = await launch(native, data, port, home, identity, settings)
     },
     signal: (signal) => void child.kill(signal),
   }
@@ -117,6 +118,7 @@ async function launch(
   port: number,
   home: string,
   identity: Identity,
+  more: readonly string[],
 ): Promise<ChildProcess> {
   const settings = [
     'fsync=off',
@@ -126,6 +128,7 @@ async function launch(
     'listen_addresses=127.0.0.1',
     'max_prepared_transactions=0',
     'log_min_messages=fatal',
+    ...more,
   ]
   const child = spawn(
     join(native, 'bin', 'postgres'),

@@ -59,6 +59,15 @@ describe('the house', () => {
         /headers\.host\b(?! \?\? '')|Math\.random|\bas any\b|@ts-ignore/,
       )
   })
+  it('asks whether a session lives in one place, which knows of policies that got stricter', () => {
+    // Beside it: what ends sessions, and a count of what a change would end.
+    const allowed = ['src/sessions/live.ts', 'src/sessions/expiry.ts', 'src/admin/policy-preview.ts']
+    const found = files.filter((file) =>
+      /\b(?:idle|absolute)_expires_at\s*>\s*now\(\)/.test(readFileSync(file, 'utf8')),
+    )
+    expect(found.filter((file) => !allowed.includes(file))).toEqual([])
+    expect(found).toContain(allowed[0])
+  })
   it('picks a limited number of rows in an array, which is asked for once, and not in a set, which a plan may ask for again', () => {
     for (const file of files)
       expect(readFileSync(file, 'utf8'), file).not.toMatch(

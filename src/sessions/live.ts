@@ -1,0 +1,29 @@
+// When a session is over, in SQL: past the limits that it stores, or under a policy that got stricter and that housekeeping
+// has still to write into it (tightening.ts). Every read of a live session asks both, so that a change acts on all replicas
+// from its commit on, however many sessions it is about. The session is `s` in all of these.
+
+/** Whether the session was used for the organisation `id`; it began in the first of those. */
+const isUsedFor = (
+  id: string,
+) => `(s.organization_id = ${id} or exists (select from mlpipes_auth.session_organizations x
+      where x.session_uid = s.uid and x.organization_id = ${id}))`
+
+/** Why it is over under the change `t`, or null. A session of another organisation goes on there when it is out of the networks. */
+export const overUnderChange = `case
+      when s.signed_in_at + make_interval(secs => t.absolute_seconds) <= now() then 'absolute'
+      when s.last_activity_at + make_interval(secs => t.idle_seconds) <= now() then 'idle'
+      when t.organization_id = s.organization_id and (t.allowed_cidrs is not null and s.ip is null
+        or not (s.ip <<= any(t.allowed_cidrs))) then 'network'
+    end`
+
+// What began after a change began under it. Hardly ever is there any such change.
+const change = `select ${overUnderChange} as reason from mlpipes_auth.session_tightenings t
+    where t.changed_at >= s.created_at and s.signed_in_at is not null and ${isUsedFor('t.organization_id')}`
+const isOverByChange = `exists (select from (${change}) as change where change.reason is not null)`
+
+export const isLive = `s.ended_at is null and s.idle_expires_at > now() and s.absolute_expires_at > now() and not ${isOverByChange}`
+
+/** Why a session that is not live is over. */
+export const overBecause = `coalesce(s.end_reason, case when s.absolute_expires_at <= now() then 'absolute'
+      when s.idle_expires_at <= now() then 'idle' end,
+    (select change.reason from (${change}) as change where change.reason is not null order by change.reason limit 1))`

@@ -1,5 +1,5 @@
 // This server as it is installed and deployed, started on a database of its own or as another replica over one.
-import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
+import { type ChildProcess, execFileSync, fork, spawn } from 'node:child_process'
 import { cpSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs'
 import { tmpdir, totalmem } from 'node:os'
 import { join } from 'node:path'
@@ -87,6 +87,17 @@ export async function start(starting: Starting): Promise<Server> {
     if (child.exitCode !== null) throw new Error(`the server ended with ${child.exitCode}`)
     await new Promise((resolve) => setTimeout(resolve, 100))
   }
+}
+
+/** oidc-provider alone, with its memory adapter. */
+export async function startReference(): Promise<Server> {
+  const port = await freePort()
+  const child = fork(join(import.meta.dirname, 'reference.ts'), {
+    env: { ...process.env, PORT: String(port) },
+    silent: true,
+  })
+  await new Promise((resolve) => child.once('message', resolve))
+  return { url: `http://localhost:${port}`, port, process: child, pid: child.pid ?? 0, isReference: true }
 }
 
 export async function stop(server: Server): Promise<void> {

@@ -1,14 +1,13 @@
 // npm run bench: this server on PostgreSQL 18 and oidc-provider alone with its memory adapter, in one run on one machine.
 // What counts is the ratio; absolute figures share two cores between server, database and this generator.
-import { execFileSync, fork } from 'node:child_process'
+import { execFileSync } from 'node:child_process'
 import { cpus, totalmem } from 'node:os'
 import { join } from 'node:path'
 import argon2 from 'argon2'
 import type { ApplyInput } from '../src/apply/apply.ts'
 import { defaultHashCost, type HashCost } from '../src/credentials/password.ts'
-import { freePort } from '../tests/support/free-port.ts'
 import { createDatabase, startPostgres } from '../tests/support/postgres.ts'
-import { install, type Server, start, stop } from './installation.ts'
+import { install, type Server, start, startReference, stop } from './installation.ts'
 import { measure, type Result, send } from './load.ts'
 import {
   arrive,
@@ -80,16 +79,6 @@ async function startOurs(hashCost?: HashCost): Promise<Server> {
   const file = seed(await hashAt(hashCost ?? defaultHashCost))
   const database = await createDatabase(postgres.adminUrl)
   return start({ installed, database, file, profileFolder, ...(hashCost ? { hashCost } : {}) })
-}
-
-async function startReference(): Promise<Server> {
-  const port = await freePort()
-  const child = fork(join(import.meta.dirname, 'reference.ts'), {
-    env: { ...process.env, PORT: String(port) },
-    silent: true,
-  })
-  await new Promise((resolve) => child.once('message', resolve))
-  return { url: `http://localhost:${port}`, port, process: child, pid: child.pid ?? 0, isReference: true }
 }
 
 async function askForLink({ path, csrf, visitor }: Visit, index: number): Promise<void> {

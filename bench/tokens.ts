@@ -1,7 +1,8 @@
 // node bench/tokens.ts: what tokens cost while very many of them are stored. Three servers, each over a database of its own
 // that holds none, a million and ten million of others' tokens, take turns; so do one process and two over one database, and
 // a database that is being cleaned and the same one at rest. DPoP off and on, to see what a proof costs.
-// BENCH_STORED=0,100000 says how many are stored, BENCH_MS how long each request is repeated, BENCH_ROUNDS how often.
+// BENCH_STORED=0,100000 says how many are stored, BENCH_MS how long each request is repeated, BENCH_ROUNDS how often;
+// BENCH_PART (growth, processes, cleaning) runs one part.
 import { generateKeyPairSync, type KeyObject, randomUUID, sign } from 'node:crypto'
 import pg from 'pg'
 import type { ApplyInput } from '../src/apply/apply.ts'
@@ -9,8 +10,8 @@ import { openPostgres } from '../src/db/database.ts'
 import { cleanPayloads } from '../src/janitor.ts'
 import { createPayloadStore } from '../src/oidc/store.ts'
 import { createDatabase, startPostgres } from '../tests/support/postgres.ts'
-import { install, ofMemory, type Server, start, stop } from './installation.ts'
-import { measure, measureOnce, measurePaced, medianOf, type Result } from './load.ts'
+import { install, ofMemory, type Server, start, startReference, stop } from './installation.ts'
+import { measure, measureOnce, measurePaced, medianOf, type Result, send } from './load.ts'
 import { machine, table, tenth, whole } from './table.ts'
 import {
   askAgain,
@@ -32,6 +33,7 @@ import {
 const stored = (process.env['BENCH_STORED'] ?? '0,1000000,10000000').split(',').map(Number)
 const runMs = Number(process.env['BENCH_MS'] ?? 4_000)
 const rounds = Number(process.env['BENCH_ROUNDS'] ?? 3)
+const only = process.env['BENCH_PART']
 const workers = 64
 /** Codes last a minute. */
 const codesPerRound = 640
@@ -41,6 +43,7 @@ const expiredTokens = 400_000
 /** Hashing is not what is measured. */
 const hashCost = { memoryKib: 1_024, passes: 2 }
 
+const wants = (part: string) => only === undefined || only === part
 const say = (line: string) => void process.stderr.write(`${line}\n`)
 
 const app = (client_id: string, dpop: boolean) => ({
@@ -112,11 +115,11 @@ try {
     say(part.join('\n'))
   }
   keep([`${machine()}, ${workers} at once, medians of ${rounds} rounds of ${runMs / 1_000} s in turns.`])
-  keep(await measureGrowth(subjects))
+  if (wants('growth')) keep(await measureGrowth(subjects))
   const [first] = subjects
-  if (first) keep(await measureProcesses(installed, first))
+  if (first && wants('processes')) keep(await measureProcesses(installed, first))
   const filled = subjects.find((_, index) => (stored[index] ?? 0) >= expiredTokens)
-  if (filled) keep(await measureCleaning(filled))
+  if (filled && wants('cleaning')) keep(await measureCleaning(filled))
 } catch (error) {
   process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`)
   for (const server of servers) server.process.kill('SIGKILL')
@@ -228,31 +231,63 @@ async function measureGrowth(subjects: readonly Subject[]): Promise<string[]> {
   return table(['request', 'tokens of others', ...columns], rows)
 }
 
+/**
+ * One process and two over one database; beside them the memory adapter, whose two processes share nothing: what two cost
+ * there is the machine's share.
+ */
 async function measureProcesses(installed: string, { server, database, tokens }: Subject): Promise<string[]> {
   say('two processes')
   const second = await start({ installed, database, issuer: server.url, hashCost })
-  servers.push(second)
-  const full = { one: [] as Result[], two: [] as Result[] }
-  const paced = { one: [] as Result[], two: [] as Result[] }
-  const [toFirst, toSecond] = [asking(server, tokens.app), asking(second, tokens.app)]
-  const toBoth = (turn: number) => (turn % 2 === 0 ? toFirst(turn) : toSecond(turn))
-  const pids = [server.pid, second.pid]
-  for (let round = 0; round < rounds; round += 1) {
-    full.one.push(await measure(server.pid, workers, runMs, toFirst))
-    full.two.push(await measure(pids, workers, runMs, toBoth))
-    paced.one.push(await measurePaced(server.pid, pacedPerSecond, runMs, (turn) => toFirst(turn % workers)))
-    paced.two.push(await measurePaced(pids, pacedPerSecond, runMs, (turn) => toBoth(turn % workers)))
-  }
-  await stop(second)
-  const rowsOf = ({ one, two }: typeof full, words: string) => {
-    const base = medianOf(one, (result) => result.perSecond)
-    return [
-      [`one process${words}`, ...figures(one, base)],
-      [`two processes${words}`, ...figures(two, base)],
-    ]
-  }
-  const rows = [...rowsOf(full, ''), ...rowsOf(paced, `, ${whole(pacedPerSecond)} a second`)]
+  const references = [await startReference(), await startReference()]
+  servers.push(second, ...references)
+  const steps = new Map([server, second].map((one) => [one, asking(one, tokens.app)]))
+  for (const one of references) steps.set(one, asking(one, await referenceTokens(one)))
+  const pairs = { '': [server, second], ', memory adapter': references }
+  const to = (used: readonly Server[]) => (turn: number) =>
+    steps.get(used[turn % used.length] as Server)?.(turn % workers)
+  const loads: readonly Load[] = [
+    { words: `, ${workers} at once`, processes: 1, run: (pids, step) => measure(pids, workers, runMs, step) },
+    { words: `, ${workers} at once`, processes: 2, run: (pids, step) => measure(pids, workers, runMs, step) },
+    { words: `, ${workers} at once each`, processes: 2, run: (pids, step) => measure(pids, 2 * workers, runMs, step) },
+    ...[1, 2].map((processes) => ({
+      words: `, ${whole(pacedPerSecond)} a second`,
+      processes,
+      run: (pids: readonly number[], step: Step) => measurePaced(pids, pacedPerSecond, runMs, step),
+    })),
+  ]
+  const results = new Map<string, Result[]>()
+  for (let round = 0; round < rounds; round += 1)
+    for (const [whose, pair] of Object.entries(pairs))
+      for (const { words, processes, run } of loads) {
+        const used = pair.slice(0, processes)
+        const name = `${processes === 1 ? 'one process' : 'two processes'}${words}${whose}`
+        const result = await run(
+          used.map(({ pid }) => pid),
+          async (turn) => to(used)(turn),
+        )
+        results.set(name, [...(results.get(name) ?? []), result])
+      }
+  for (const one of [second, ...references]) await stop(one)
+  const rows = [...results].map(([name, own]) => [
+    name,
+    ...figures(
+      own,
+      medianOf(own, (result) => result.perSecond),
+    ),
+  ])
   return table(['introspection', ...columns], rows)
+}
+
+type Step = (turn: number) => Promise<void>
+interface Load {
+  readonly words: string
+  readonly processes: number
+  run(pids: readonly number[], step: Step): Promise<Result>
+}
+
+function referenceTokens(server: Server): Promise<Tokens[]> {
+  const one = async () => JSON.parse((await send(`${server.url}/bench/tokens`)).text)
+  return Promise.all(Array.from({ length: workers }, one))
 }
 
 /** Housekeeping that finds no end of expired tokens. */

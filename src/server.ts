@@ -134,7 +134,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
       clients,
       accounts,
       standings,
-      introspected,
+      introspected: introspected.find,
       mayIntrospect,
       consents,
       deviceCodes: createDeviceCodes({ database, clients, sessions, throttle, secrets, record }),
@@ -254,7 +254,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
       provider: live.current,
       documents: live.documents,
       newId: () => randomBytes(32).toString('base64url'),
-      introspect: createDirectIntrospection({ issuer, secrets, clients, introspected, mayIntrospect }),
+      introspect: createDirectIntrospection({ issuer, secrets, introspected, mayIntrospect }),
     }),
   )
 

@@ -4,10 +4,10 @@
 // answered, is left to the provider as it came: it alone refuses. Tests ask both and compare.
 import type { IncomingMessage } from 'node:http'
 import { parse } from 'node:querystring'
-import { type Clients, isClientId } from '../clients/clients.ts'
+import { isClientId } from '../clients/clients.ts'
 import { matchesClientSecret } from '../clients/secret.ts'
 import { type Secrets, sha256 } from '../crypto/secrets.ts'
-import type { FindIntrospected, Introspected } from './introspected.ts'
+import type { Introspected, IntrospectionReads } from './introspected.ts'
 import { type IntrospectedToken, type IntrospectionPolicy, toCaller } from './introspection.ts'
 import { keepIntrospected, keepSessionOfToken } from './request-session.ts'
 
@@ -33,8 +33,7 @@ type Members = Readonly<Record<string, unknown>>
 interface Parts {
   readonly issuer: string
   readonly secrets: Secrets
-  readonly clients: Clients
-  readonly introspected: FindIntrospected
+  readonly introspected: IntrospectionReads
   readonly mayIntrospect: IntrospectionPolicy
 }
 
@@ -42,14 +41,14 @@ interface Parts {
 export type DirectIntrospection = (request: IncomingMessage) => Promise<Record<string, unknown> | undefined>
 
 export function createDirectIntrospection(parts: Parts): DirectIntrospection {
-  const { issuer, secrets, clients, introspected, mayIntrospect } = parts
+  const { issuer, secrets, introspected, mayIntrospect } = parts
 
   return async (request) => {
     const asked = await readRequest(request)
     if (!asked) return undefined
     const [client, known] = await Promise.all([
-      clients.findMetadata(asked.clientId),
-      keepIntrospected(request, sha256(asked.token), introspected),
+      introspected.findCaller(asked.clientId),
+      keepIntrospected(request, sha256(asked.token), introspected.find),
     ])
     if (!client || !isAuthenticated(secrets, client, asked.secret)) return undefined
     if (client['introspection_signed_response_alg'] !== undefined || (known && !isUsual(known))) return undefined

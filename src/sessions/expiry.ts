@@ -1,12 +1,23 @@
 // Sessions that nobody comes back to: past a limit they are dead at every read; here they are ended for good, with the audit
 // row of it and word to the apps. One replica at a time, because what they write is one table's end.
-import { appendAudit } from '../audit/audit.ts'
-import type { AuditEvent } from '../audit/events.ts'
-import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
+import { type Database, runIn, type Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import { tellClients } from '../deliveries/logouts.ts'
 import { inSteps } from '../steps.ts'
-import { ringIfTold, toEndedSession } from './ending.ts'
+import { ringIfTold } from './ending.ts'
+
+/**
+ * A WITH item, `logged`, over one before it named `parted`: uid, account_id, organization_id, cause, and changed_by, who
+ * changed the policy that ended it. The audit rows of sessions that nobody ended: written by the statement that ends them,
+ * as there may be fifty thousand. Where nobody signed in, nothing began.
+ */
+export const logEndings = `logged as (
+    insert into mlpipes_auth.audit_events (name, outcome, actor_type, actor_id, account_id, organization_id, session_uid, details)
+    select case when p.cause in ('idle', 'absolute') then 'session.expired' else 'session.ended' end, 'success',
+      coalesce(p.changed_by ->> 'type', 'system'), p.changed_by ->> 'id', p.account_id, p.organization_id, p.uid,
+      jsonb_build_object('reason', p.cause)
+    from parted p where p.account_id is not null
+  )`
 
 const batchSize = 200
 /** Of the time that a batch takes. */
@@ -23,9 +34,10 @@ const endOver = `with due as (
     update mlpipes_auth.sessions s set ended_at = now(),
       end_reason = case when s.absolute_expires_at <= now() then 'absolute' else 'idle' end
     from due where s.uid = due.uid
-    returning s.uid, s.account_id, s.organization_id, s.payload, s.end_reason as cause, null::text as client_id
-  ), ${tellClients}
-  select uid, account_id, organization_id, cause, (select count(*) from told)::integer as told from parted`
+    returning s.uid, s.account_id, s.organization_id, s.payload, s.end_reason as cause, null::text as client_id,
+      null::jsonb as changed_by
+  ), ${tellClients}, ${logEndings}
+  select count(*)::integer as count, (select count(*) from told)::integer as told from parted`
 
 /**
  * Ends all sessions that are past a limit, in batches, letting requests in between them.
@@ -48,23 +60,6 @@ export async function endExpiredSessions(database: Database, goesOn: () => boole
 
 async function endBatch(tx: Tx): Promise<number> {
   const rows = await runIn(tx, endOver, [batchSize])
-  const events = rows.filter((row) => row['account_id'] !== null).map(expiredEvent)
-  if (events.length > 0) await appendAudit(tx, ...events)
   ringIfTold(tx, rows)
-  return rows.length
-}
-
-/** The audit row of a session that a limit ended, of which `cause` says which. */
-export function expiredEvent(row: Row): AuditEvent<'session.expired'> {
-  const { uid, accountId, organizationId } = toEndedSession(row)
-  return {
-    name: 'session.expired',
-    outcome: 'success',
-    actor: { type: 'system' },
-    accountId,
-    organizationId,
-    sessionUid: uid,
-    origin: {},
-    details: { reason: String(row['cause']) },
-  }
+  return Number(rows[0]?.['count'] ?? 0)
 }

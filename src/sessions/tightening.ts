@@ -3,15 +3,14 @@
 // Housekeeping then goes through the sessions in batches: it ends, with audit row and word to the apps, what the stricter
 // limits or networks have ended, and writes the limits into the others. When none is left, the row goes. A session that was
 // used for several organisations is held to each of them.
-import { appendAudit } from '../audit/audit.ts'
-import type { Actor, AuditEvent } from '../audit/events.ts'
+import type { Actor } from '../audit/events.ts'
 import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import { tellClients } from '../deliveries/logouts.ts'
 import type { Policy } from '../organizations/policy.ts'
 import { inSteps } from '../steps.ts'
-import { endedEvent, ringIfTold } from './ending.ts'
-import { expiredEvent } from './expiry.ts'
+import { ringIfTold } from './ending.ts'
+import { logEndings } from './expiry.ts'
 import { overUnderChange } from './live.ts'
 import { sessionLimits } from './policy.ts'
 
@@ -86,16 +85,16 @@ const pending = 'select organization_id from mlpipes_auth.session_tightenings or
 const lock = `select pg_try_advisory_xact_lock(hashtext('mlpipes_auth.session_tightening')) as mine`
 // All changes that wait for a session; what began after a change began under it.
 const held = `select min(t.idle_seconds) as idle_seconds, min(t.absolute_seconds) as absolute_seconds, min(t.reason) as reason,
-        (array_agg(t.changed_by order by t.id) filter (where t.reason = 'network'))[1] as changed_by
-      from (select t.id, t.idle_seconds, t.absolute_seconds, t.changed_by, ${overUnderChange} as reason from mlpipes_auth.session_tightenings t
+        (array_agg(t.changed_by) filter (where t.reason = 'network'))[1] as changed_by
+      from (select t.idle_seconds, t.absolute_seconds, t.changed_by, ${overUnderChange} as reason from mlpipes_auth.session_tightenings t
         where t.organization_id = $1 and t.changed_at >= s.created_at) as t`
 const isDue = `${isOpen} and (${exceeds('held')} or held.reason = 'network')`
 // Walked from the oldest sign-in, which has the least left.
 const heldColumns = 'held.idle_seconds, held.absolute_seconds, held.reason, held.changed_by'
-const own = `select s.uid, s.signed_in_at as at, ${heldColumns} from mlpipes_auth.sessions s cross join lateral (${held}) as held
+const own = `select s.ctid, s.uid, s.signed_in_at as at, ${heldColumns} from mlpipes_auth.sessions s cross join lateral (${held}) as held
       where s.organization_id = $1 and ${isDue} and (s.signed_in_at, s.uid) > ($2::timestamptz, $3::text)
       order by s.signed_in_at, s.uid limit ${batchSize} for no key update of s skip locked`
-const others = `select s.uid, timestamptz '-infinity' as at, ${heldColumns} from mlpipes_auth.session_organizations o
+const others = `select s.ctid, s.uid, timestamptz '-infinity' as at, ${heldColumns} from mlpipes_auth.session_organizations o
         join mlpipes_auth.sessions s on s.uid = o.session_uid cross join lateral (${held}) as held
       where o.organization_id = $1 and ${isDue} and $2::timestamptz is not null and o.session_uid > $3::text
       order by o.session_uid limit ${batchSize} for no key update of s skip locked`
@@ -103,12 +102,13 @@ const step = (page: string) => `with page as materialized (${page}),
     written as (
       update mlpipes_auth.sessions s set ${lowered('page')},
         ended_at = case when page.reason is not null then now() end, end_reason = page.reason
-      from page where s.uid = page.uid
-      returning s.uid, s.account_id, s.organization_id, s.payload, s.end_reason as cause, null::text as client_id, page.at, page.changed_by
-    ), parted as (select uid, account_id, organization_id, payload, cause, client_id from written where cause is not null),
-    ${tellClients}
-    select uid, account_id, organization_id, cause, changed_by, at::text as at, (select count(*) from told)::integer as told
-      from written order by written.at, uid`
+      from page where s.ctid = page.ctid
+      returning s.uid, s.account_id, s.organization_id, s.payload, s.end_reason as cause, null::text as client_id,
+        case when page.reason = 'network' then page.changed_by end as changed_by
+    ), parted as (select uid, account_id, organization_id, payload, cause, client_id, changed_by from written where cause is not null),
+    ${tellClients}, ${logEndings}
+    select at::text as at, uid, (select count(*) from page)::integer as count, (select count(*) from told)::integer as told
+      from page order by page.at desc, page.uid desc limit 1`
 const walks = [step(own), step(others)]
 
 // Asked again, of everything at once: a session that somebody held, or that went from one walk to the other, is found here.
@@ -146,9 +146,9 @@ async function walkAll(
   const isDone = await inSteps({ restFactor, goesOn }, async () => {
     const rows = await transact(database.kysely, (tx) => walkSome(tx, walk, [organizationId, ...place]))
     isMine = rows !== undefined
-    const last = rows?.at(-1)
+    const [last] = rows ?? []
     if (last) place = [last['at'], last['uid']]
-    return rows?.length === batchSize
+    return last?.['count'] === batchSize
   })
   return isDone && isMine
 }
@@ -157,14 +157,6 @@ async function walkSome(tx: Tx, walk: string, values: readonly unknown[]): Promi
   const [answer] = await runIn(tx, lock, [])
   if (answer?.['mine'] !== true) return undefined
   const rows = await runIn(tx, walk, values)
-  const events = rows.filter((row) => row['cause'] !== null && row['account_id'] !== null).map(toEvent)
-  if (events.length > 0) await appendAudit(tx, ...events)
   ringIfTold(tx, rows)
   return rows
-}
-
-function toEvent(row: Row): AuditEvent {
-  if (row['cause'] !== 'network') return expiredEvent(row)
-  const organizationId = row['organization_id'] === null ? undefined : String(row['organization_id'])
-  return endedEvent(row, { actor: row['changed_by'] as Actor, origin: {}, organizationId, cause: 'network' })
 }

@@ -47,7 +47,7 @@ describe.each(databaseKinds)('adapters on %s', (kind) => {
       payloads: createPayloadStore(database),
       sessions: createSessions(database),
       clients: createClients(database),
-      introspected: createIntrospected(database, createPolicies(parseConfig({ NODE_ENV: 'test' }))),
+      introspected: createIntrospected(database, createPolicies(parseConfig({ NODE_ENV: 'test' }))).find,
       accounts: createAccounts(database, createPolicies(parseConfig({ NODE_ENV: 'test' }))),
     })
     sessions = factory('Session')

@@ -3,7 +3,6 @@ import { Agent, createServer, type IncomingMessage, request, type Server } from 
 import { type AddressInfo, connect } from 'node:net'
 import { exportJWK, generateKeyPair } from 'jose'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { createClients } from '../../src/clients/clients.ts'
 import { createSecrets, sha256 } from '../../src/crypto/secrets.ts'
 import { createIntrospected } from '../../src/oidc/introspected.ts'
 import { createDirectIntrospection } from '../../src/oidc/introspection-direct.ts'
@@ -23,7 +22,6 @@ async function listen(): Promise<void> {
   const answer = createDirectIntrospection({
     issuer: server.issuer,
     secrets: createSecrets(testSecret),
-    clients: createClients(server.database),
     introspected: createIntrospected(server.database, createPolicies(testPlatform)),
     mayIntrospect: async () => true,
   })

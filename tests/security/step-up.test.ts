@@ -340,7 +340,7 @@ describe.each(mainDatabase)('step-up on %s', (kind) => {
         clients: createClients(server.database),
         accounts,
         standings,
-        introspected: createIntrospected(server.database, createPolicies(testPlatform)),
+        introspected: createIntrospected(server.database, createPolicies(testPlatform)).find,
         mayIntrospect: unused,
         consents,
         deviceCodes: { adapter: () => expect.fail() },

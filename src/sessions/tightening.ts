@@ -82,7 +82,9 @@ export async function holdNewSessions(
 }
 
 const pending = 'select organization_id from mlpipes_auth.session_tightenings order by id limit 1'
-const lock = `select pg_try_advisory_xact_lock(hashtext('mlpipes_auth.session_tightening')) as mine`
+// Planned for this organisation: by a plan for all, a very large one is read whole and sorted for each batch.
+const lock = `select pg_try_advisory_xact_lock(hashtext('mlpipes_auth.session_tightening')) as mine,
+    set_config('plan_cache_mode', 'force_custom_plan', true)`
 // All changes that wait for a session; what began after a change began under it.
 const held = `select min(t.idle_seconds) as idle_seconds, min(t.absolute_seconds) as absolute_seconds, min(t.reason) as reason,
         (array_agg(t.changed_by) filter (where t.reason = 'network'))[1] as changed_by

@@ -24,6 +24,8 @@ import { inSteps } from './steps.ts'
 const roundMs = 30_000
 /** What nobody comes back to is over at every read; its apps hear of it within this time. */
 const endingMs = 2_000
+/** A stricter policy holds at every read; the log and the apps hear of what it ended soon after this. */
+const tighteningMs = 1_000
 const batchSize = 1_000
 const maxBatchesPerRound = 50
 /** Of the time that deleting takes: requests have the database to themselves for nine tenths of it. */
@@ -46,7 +48,7 @@ export function startJanitor(parts: Parts): { stop(): Promise<void> } {
   const jobs = [
     every(roundMs, () => sweep(parts, goesOn), parts.logger),
     every(endingMs, () => endWhatIsOver(parts, goesOn), parts.logger),
-    every(1_000, () => finishTightenings(parts.database, goesOn), parts.logger),
+    every(tighteningMs, () => finishTightenings(parts.database, goesOn), parts.logger),
   ]
   return {
     async stop() {

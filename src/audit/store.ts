@@ -31,10 +31,18 @@ export function auditInsert(first: number): string {
   const typed = columns
     .map((column) => (column === 'ip' ? 'ip::inet' : column === 'details' ? 'details::jsonb' : column))
     .join(', ')
-  return `insert into mlpipes_auth.audit_events (${columns.join(', ')}) select ${typed} from unnest(${arrays}) as event (${columns.join(', ')})`
+  return auditInsertOf(columns, `select ${typed} from unnest(${arrays}) as event (${columns.join(', ')})`)
 }
 
 export const insertAuditEvents = auditInsert(1)
+
+/**
+ * The insert as SQL out of a query of these columns, for a statement that has all of an event itself and very many of them.
+ * Nothing checks their details: a test holds them against `auditEvents`.
+ */
+export function auditInsertOf(named: readonly (typeof columns)[number][], query: string): string {
+  return `insert into mlpipes_auth.audit_events (${named.join(', ')}) ${query}`
+}
 
 /** The parameters of `auditInsert`: one array per column. Throws when an event's details do not have their shape. */
 export function auditValues(events: readonly AuditEvent[]): (string | null)[][] {

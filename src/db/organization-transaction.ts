@@ -5,6 +5,12 @@ import { sql } from 'kysely'
 import { appRole, type Db, organizationRole, type Tx } from './database.ts'
 import { transact } from './transaction.ts'
 
+/**
+ * A column that makes the rest of a transaction plan each statement for what it is asked: plans made once for all would read
+ * a very large organisation as if it were of middling size.
+ */
+export const planForThis = `set_config('plan_cache_mode', 'force_custom_plan', true)`
+
 /** Runs `work` in a transaction that sees and writes rows of this organisation only. Retried like `transact`. */
 export function transactFor<T>(db: Db, organizationId: string, work: (tx: Tx) => Promise<T>): Promise<T> {
   return transact(db, async (tx) => {
@@ -15,12 +21,12 @@ export function transactFor<T>(db: Db, organizationId: string, work: (tx: Tx) =>
 
 /**
  * From here to its end, a transaction sees and writes rows of this organisation only; of all, without one. Its plans are
- * made for this organisation: those made once for all would read a very large one as if it were of middling size.
+ * made for this organisation.
  */
 export async function confineTo(tx: Tx, organizationId: string | undefined): Promise<void> {
   const role = organizationId === undefined ? appRole : organizationRole
   await sql`select set_config('role', ${role}, true), set_config('mlpipes_auth.organization', ${organizationId ?? ''}, true),
-    set_config('plan_cache_mode', 'force_custom_plan', true)`.execute(tx)
+    ${sql.raw(planForThis)}`.execute(tx)
 }
 
 /**

@@ -1,5 +1,6 @@
 // Sessions that nobody comes back to: past a limit they are dead at every read; here they are ended for good, with the audit
 // row of it and word to the apps. One replica at a time, because what they write is one table's end.
+import { auditInsertOf } from '../audit/store.ts'
 import { type Database, runIn, type Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import { tellClients } from '../deliveries/logouts.ts'
@@ -11,17 +12,18 @@ import { ringIfTold } from './ending.ts'
  * changed the policy that ended it. The audit rows of sessions that nobody ended: written by the statement that ends them,
  * as there may be fifty thousand. Where nobody signed in, nothing began.
  */
-export const logEndings = `logged as (
-    insert into mlpipes_auth.audit_events (name, outcome, actor_type, actor_id, account_id, organization_id, session_uid, details)
-    select case when p.cause in ('idle', 'absolute') then 'session.expired' else 'session.ended' end, 'success',
+export const logEndings = `logged as (${auditInsertOf(
+  ['name', 'outcome', 'actor_type', 'actor_id', 'account_id', 'organization_id', 'session_uid', 'details'],
+  `select case when p.cause in ('idle', 'absolute') then 'session.expired' else 'session.ended' end, 'success',
       coalesce(p.changed_by ->> 'type', 'system'), p.changed_by ->> 'id', p.account_id, p.organization_id, p.uid,
       jsonb_build_object('reason', p.cause)
-    from parted p where p.account_id is not null
-  )`
+    from parted p where p.account_id is not null`,
+)})`
 
-const batchSize = 200
-/** Of the time that a batch takes. */
-const restFactor = 0.3
+/** How many sessions one statement ends. */
+export const batchSize = 200
+/** Of the time that a batch takes: with it, people who sign in meanwhile notice little (docs/performance.md). */
+export const restFactor = 0.3
 
 const isOver = 'ended_at is null and least(idle_expires_at, absolute_expires_at) <= now()'
 // Asked every other second by every replica, and nearly always in vain: one look at the index and no transaction.

@@ -2,7 +2,7 @@
 // has still to write into it (tightening.ts). Every read of a live session asks both, so that a change acts on all replicas
 // from its commit on, however many sessions it is about. The session is `s` in all of these.
 
-/** Whether the session was used for the organisation `id`; it began in the first of those. */
+/** Whether the session is one of the organisation `id`, or was used for it. */
 const isUsedFor = (
   id: string,
 ) => `(s.organization_id = ${id} or exists (select from mlpipes_auth.session_organizations x
@@ -17,13 +17,13 @@ export const overUnderChange = `case
     end`
 
 // What began after a change began under it. Hardly ever is there any such change.
-const change = `select ${overUnderChange} as reason from mlpipes_auth.session_tightenings t
-    where t.changed_at >= s.created_at and s.signed_in_at is not null and ${isUsedFor('t.organization_id')}`
-const isOverByChange = `exists (select from (${change}) as change where change.reason is not null)`
+const changes = `(select ${overUnderChange} as reason from mlpipes_auth.session_tightenings t
+    where t.changed_at >= s.created_at and s.signed_in_at is not null and ${isUsedFor('t.organization_id')}) as change
+    where change.reason is not null`
 
-export const isLive = `s.ended_at is null and s.idle_expires_at > now() and s.absolute_expires_at > now() and not ${isOverByChange}`
+export const isLive = `s.ended_at is null and s.idle_expires_at > now() and s.absolute_expires_at > now() and not exists (select from ${changes})`
 
 /** Why a session that is not live is over. */
 export const overBecause = `coalesce(s.end_reason, case when s.absolute_expires_at <= now() then 'absolute'
       when s.idle_expires_at <= now() then 'idle' end,
-    (select change.reason from (${change}) as change where change.reason is not null order by change.reason limit 1))`
+    (select min(change.reason) from ${changes}))`

@@ -5,18 +5,15 @@
 // used for several organisations is held to each of them.
 import type { Actor } from '../audit/events.ts'
 import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
+import { planForThis } from '../db/organization-transaction.ts'
 import { transact } from '../db/transaction.ts'
 import { tellClients } from '../deliveries/logouts.ts'
 import type { Policy } from '../organizations/policy.ts'
 import { inSteps } from '../steps.ts'
 import { ringIfTold } from './ending.ts'
-import { logEndings } from './expiry.ts'
+import { batchSize, logEndings, restFactor } from './expiry.ts'
 import { overUnderChange } from './live.ts'
 import { sessionLimits } from './policy.ts'
-
-const batchSize = 200
-/** Of the time that a batch takes. With it people who sign in meanwhile notice little; without, more (docs/performance.md). */
-const restFactor = 0.3
 
 // What an earlier change asked for is part of a later one that is as strict.
 const remember = `with covered as (delete from mlpipes_auth.session_tightenings
@@ -83,20 +80,20 @@ export async function holdNewSessions(
 
 const pending = 'select organization_id from mlpipes_auth.session_tightenings order by id limit 1'
 // Planned for this organisation: by a plan for all, a very large one is read whole and sorted for each batch.
-const lock = `select pg_try_advisory_xact_lock(hashtext('mlpipes_auth.session_tightening')) as mine,
-    set_config('plan_cache_mode', 'force_custom_plan', true)`
+const lock = `select pg_try_advisory_xact_lock(hashtext('mlpipes_auth.session_tightening')) as mine, ${planForThis}`
 // All changes that wait for a session; what began after a change began under it.
 const held = `select min(t.idle_seconds) as idle_seconds, min(t.absolute_seconds) as absolute_seconds, min(t.reason) as reason,
         (array_agg(t.changed_by) filter (where t.reason = 'network'))[1] as changed_by
       from (select t.idle_seconds, t.absolute_seconds, t.changed_by, ${overUnderChange} as reason from mlpipes_auth.session_tightenings t
         where t.organization_id = $1 and t.changed_at >= s.created_at) as t`
 const isDue = `${isOpen} and (${exceeds('held')} or held.reason = 'network')`
-// Walked from the oldest sign-in, which has the least left.
 const heldColumns = 'held.idle_seconds, held.absolute_seconds, held.reason, held.changed_by'
-const own = `select s.ctid, s.uid, s.signed_in_at as at, ${heldColumns} from mlpipes_auth.sessions s cross join lateral (${held}) as held
+// Walked from the oldest sign-in, which has the least left. What somebody holds at the moment is passed by, and found again
+// at the end (`isLeft`): waiting for it here would be in another order than that in which uses lock them.
+const own = `select s.uid, s.signed_in_at as at, ${heldColumns} from mlpipes_auth.sessions s cross join lateral (${held}) as held
       where s.organization_id = $1 and ${isDue} and (s.signed_in_at, s.uid) > ($2::timestamptz, $3::text)
       order by s.signed_in_at, s.uid limit ${batchSize} for no key update of s skip locked`
-const others = `select s.ctid, s.uid, timestamptz '-infinity' as at, ${heldColumns} from mlpipes_auth.session_organizations o
+const others = `select s.uid, timestamptz '-infinity' as at, ${heldColumns} from mlpipes_auth.session_organizations o
         join mlpipes_auth.sessions s on s.uid = o.session_uid cross join lateral (${held}) as held
       where o.organization_id = $1 and ${isDue} and $2::timestamptz is not null and o.session_uid > $3::text
       order by o.session_uid limit ${batchSize} for no key update of s skip locked`
@@ -104,7 +101,7 @@ const step = (page: string) => `with page as materialized (${page}),
     written as (
       update mlpipes_auth.sessions s set ${lowered('page')},
         ended_at = case when page.reason is not null then now() end, end_reason = page.reason
-      from page where s.ctid = page.ctid
+      from page where s.uid = page.uid
       returning s.uid, s.account_id, s.organization_id, s.payload, s.end_reason as cause, null::text as client_id,
         case when page.reason = 'network' then page.changed_by end as changed_by
     ), parted as (select uid, account_id, organization_id, payload, cause, client_id, changed_by from written where cause is not null),

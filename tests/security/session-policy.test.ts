@@ -1,6 +1,7 @@
 // Sessions under their organisation's policy: F26, tightening that acts at once, activity, and what nobody comes back to.
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { type AuditEventName, auditEvents } from '../../src/audit/events.ts'
 import { finishTightenings } from '../../src/sessions/tightening.ts'
 import {
   authorizationUrl,
@@ -158,7 +159,7 @@ describe.each(databaseKinds)('sessions under a policy on %s', (kind) => {
       const rows = (await server.audit()).filter(
         (event) => event.sessionUid === uid && ['session.ended', 'session.expired'].includes(event.name),
       )
-      expect(rows.map(({ details }) => details)).toEqual([{ reason }])
+      expect(rows.map(({ name, details }) => auditEvents[name as AuditEventName].parse(details))).toEqual([{ reason }])
     },
   )
 

@@ -60,6 +60,7 @@ describe('isRedirectUri', () => {
     'http://localhost:3002/callback',
     'http://127.0.0.1/cb',
     'http://[::1]:1/cb',
+    "https://ehr.example/a-b_c~d/%20?x=1&y=$!'()+,;:@",
   ])('takes %s', (uri) => expect(isRedirectUri(uri)).toBe(true))
   it.each([
     'http://ehr.example/cb',
@@ -67,6 +68,10 @@ describe('isRedirectUri', () => {
     'https://u@x.example/',
     'https://x.example/#f',
     'https://x.example/#',
+    'https://x.example\\@y.example/',
+    'https:x.example/',
+    'https:///x.example/',
+    'https://x.example/"',
     'javascript:alert(1)',
     'data:,x',
     'x',

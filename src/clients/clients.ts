@@ -47,7 +47,7 @@ const redirectUri = z
   .string()
   .refine(
     isRedirectUri,
-    'must be an https URI (http only for localhost) as RFC 3986 writes it, without user, fragment or wildcard',
+    'must be a full https URI (http only for localhost), without user, fragment, wildcard or a character that no URI has',
   )
 const keysUri = z
   .string()

@@ -47,7 +47,7 @@ const redirectUri = z
   .string()
   .refine(
     isRedirectUri,
-    'must be a full https URI (http only for localhost), without user, fragment, wildcard or a character that no URI has',
+    'must be an https URI (http only for localhost) with its host, without user, fragment, wildcard or a character that no URI has',
   )
 const keysUri = z
   .string()

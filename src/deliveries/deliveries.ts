@@ -19,6 +19,7 @@ export interface DeliveriesParts extends Omit<DeliveryOutboxParts, 'database'> {
   readonly logger: Pick<FastifyBaseLogger, 'warn' | 'error'>
   now(): Date
   readonly pollMs?: number
+  readonly failurePauseMs?: number
 }
 
 export interface Deliveries {

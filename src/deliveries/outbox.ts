@@ -19,26 +19,30 @@ export const retrySeconds: Readonly<Record<DeliveryKind, readonly number[]>> = {
 export const leaseSeconds = 30
 const sentDays = 7
 const failedDays = 30
-/** Rows looked at to find some whose receivers have room. */
-const maxLookedAt = 500
 
 const receiver = 'coalesce(d.client_id, d.webhook_id)'
-const isDue = 'd.delivered_at is null and d.failed_at is null and d.next_attempt_at <= now()'
-// A receiver that has as many calls as it may is passed over, however many of its rows stand in front. The attempt is
-// counted and the lease taken in the statement that looks. Ids go from step to step as arrays, because a join of these steps
-// was planned as a loop over everything that waits.
-const take = `with busy as (select name, calls from unnest($3::text[], $4::integer[]) as b (name, calls)),
-  waiting as (
-    select d.id, d.next_attempt_at, ${receiver} as name from mlpipes_auth.deliveries d
-    where ${isDue} and ${receiver} not in (select name from busy where calls >= $2::integer)
-    order by d.next_attempt_at limit ${maxLookedAt}
-  ), ranked as (
-    select id, next_attempt_at, coalesce((select calls from busy where busy.name = waiting.name), 0)
-      + row_number() over (partition by name order by next_attempt_at, id) as place
-    from waiting
+const waits = 'd.delivered_at is null and d.failed_at is null'
+const nextReceiver = (of: string) =>
+  `select ${receiver} from mlpipes_auth.deliveries d where ${waits} ${of} order by ${receiver} limit 1`
+// From receiver to receiver along the index, and of each what there is room for: a receiver that is busy, or that has very
+// many waiting, costs the others nothing. (Ordered by the receiver too, though it is one: of an expression that takes nulls
+// the planner does not see that the index has that order already.) The attempt is counted and the lease taken in the
+// statement that looks. Ids go from step to step as arrays, because a join of these steps was planned as a loop over
+// everything that waits.
+const take = `with recursive busy as (select name, calls from unnest($3::text[], $4::integer[]) as b (name, calls)),
+  receivers as (
+    select (${nextReceiver('')}) as name
+    union all
+    select (${nextReceiver(`and ${receiver} > r.name`)}) from receivers r where r.name is not null
+  ), ready as (
+    select d.id, d.next_attempt_at from receivers r cross join lateral (
+      select d.id, d.next_attempt_at from mlpipes_auth.deliveries d
+      where ${waits} and ${receiver} = r.name and d.next_attempt_at <= now() order by ${receiver}, d.next_attempt_at, d.id
+      limit greatest(0, $2::integer - coalesce((select calls from busy where busy.name = r.name), 0))
+    ) as d
+    order by d.next_attempt_at, d.id limit $1::integer
   ), due as (
-    select d.id from mlpipes_auth.deliveries d where ${isDue} and d.id = any(array(
-      select id from ranked where place <= $2::integer order by next_attempt_at, id limit $1::integer))
+    select d.id from mlpipes_auth.deliveries d where ${waits} and d.next_attempt_at <= now() and d.id = any(array(select id from ready))
     for update skip locked
   ), taken as (
     update mlpipes_auth.deliveries d set attempts = d.attempts + 1, next_attempt_at = now() + make_interval(secs => $5::double precision)

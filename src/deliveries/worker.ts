@@ -3,6 +3,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Db } from '../db/database.ts'
 import { type Outbound, OutboundFailed } from '../http/outbound.ts'
+import { createTurns } from '../steps.ts'
 import { createBell, settle } from '../work-bell.ts'
 import { listenForDeliveries } from './bell.ts'
 import type { OutboundMessage } from './messages.ts'
@@ -11,7 +12,14 @@ import type { DeliveryOutbox, DueDelivery, Failure } from './outbox.ts'
 export const maxCalls = 128
 export const maxCallsPerReceiver = 8
 const defaultPollMs = 500
-/** How long after a delivery was written here the worker looks: about what its transaction takes to commit. */
+/** A call that failed keeps its place for so long: one that is down is not asked as fast as it can refuse. */
+const defaultFailurePauseMs = 1_000
+/**
+ * Messages are made one at a time, with rests: a signature by RSA takes most of what a delivery costs, and the ending of very
+ * many sessions is not to slow down those who sign in meanwhile.
+ */
+const restFactor = 3
+/** How long after a delivery was written here, or a call has ended, the worker looks: about what a transaction takes to commit. */
 const wakeMs = 20
 
 export interface DeliveryWorkerParts {
@@ -21,6 +29,7 @@ export interface DeliveryWorkerParts {
   message(delivery: DueDelivery): Promise<OutboundMessage>
   readonly logger: Pick<FastifyBaseLogger, 'warn' | 'error'>
   readonly pollMs?: number
+  readonly failurePauseMs?: number
 }
 
 export interface DeliveryWorker {
@@ -33,37 +42,43 @@ export function startDeliveryWorker(parts: DeliveryWorkerParts): DeliveryWorker 
   const underWay = new Set<Promise<void>>()
   const calls = new Map<string, number>()
   const bell = createBell(parts.pollMs ?? defaultPollMs, wakeMs)
+  const inTurn = createTurns(restFactor)
+  const message = (delivery: DueDelivery) => inTurn(() => parts.message(delivery))
   let isStopping = false
 
-  /** Starts what is due, as far as there is room. Returns whether more may wait. */
-  async function look(): Promise<boolean> {
+  /** Starts what is due, as far as there is room. */
+  async function look(): Promise<void> {
     const room = maxCalls - underWay.size
     const due = await outbox.takeDue(room, maxCallsPerReceiver, calls).catch((error: unknown) => {
       logger.warn({ err: error }, 'cannot read the deliveries; it will be tried again')
       return []
     })
     for (const delivery of due) start(delivery)
-    return due.length > 0
   }
 
   function start(delivery: DueDelivery): void {
     const receiver = delivery.clientId ?? delivery.webhookId ?? ''
     calls.set(receiver, (calls.get(receiver) ?? 0) + 1)
-    const call = deliver(delivery, parts).finally(() => {
+    const call = deliver(delivery, { ...parts, message }).then((isDelivered) => {
       underWay.delete(call)
-      const left = (calls.get(receiver) ?? 1) - 1
-      if (left > 0) calls.set(receiver, left)
-      else calls.delete(receiver)
-      // Its receiver has room again.
-      bell.end()
+      if (isDelivered) release(receiver)
+      else setTimeout(release, parts.failurePauseMs ?? defaultFailurePauseMs, receiver).unref()
     })
     underWay.add(call)
   }
 
+  /** A receiver has room for one more. Calls that end soon after each other are one look. */
+  function release(receiver: string): void {
+    const left = (calls.get(receiver) ?? 1) - 1
+    if (left > 0) calls.set(receiver, left)
+    else calls.delete(receiver)
+    bell.ring()
+  }
+
   async function run(): Promise<void> {
     while (!isStopping) {
-      const mayBeMore = underWay.size < maxCalls && (await look())
-      if (!isStopping && !mayBeMore) await bell.rest()
+      if (underWay.size < maxCalls) await look()
+      if (!isStopping) await bell.rest()
     }
     await Promise.all(underWay)
   }
@@ -80,8 +95,8 @@ export function startDeliveryWorker(parts: DeliveryWorkerParts): DeliveryWorker 
   }
 }
 
-/** One try of one delivery. Never rejects. */
-async function deliver(delivery: DueDelivery, parts: DeliveryWorkerParts): Promise<void> {
+/** One try of one delivery. Never rejects. @returns whether it was delivered */
+async function deliver(delivery: DueDelivery, parts: DeliveryWorkerParts): Promise<boolean> {
   const failure = await attempt(delivery, parts)
   const { outbox, logger } = parts
   const facts = { delivery: delivery.deliveryId, kind: delivery.kind, attempts: delivery.attempts }
@@ -91,6 +106,7 @@ async function deliver(delivery: DueDelivery, parts: DeliveryWorkerParts): Promi
     const words = outcome === 'dead' ? 'a delivery was given up' : 'a delivery failed; it will be tried again'
     logger.warn({ ...facts, code: failure.code }, words)
   }).catch((error: unknown) => logger.warn({ ...facts, err: error }, 'cannot write down how a delivery went'))
+  return failure === undefined
 }
 
 async function attempt(delivery: DueDelivery, parts: DeliveryWorkerParts): Promise<Failure | undefined> {

@@ -187,6 +187,31 @@ describe.each(databaseKinds)('webhooks on %s', (kind) => {
     expect(receiver.calls).toHaveLength(2)
   })
 
+  it('are taken oldest first, of each receiver only what it has room for, however many wait for it', async () => {
+    await addWebhook(database, 'wh_busy', receiver.url, 'org_a')
+    await addWebhook(database, 'wh_idle', receiver.url, 'org_b')
+    await say(database, 600, 'org_a')
+    await say(database, 5, 'org_b')
+    const outbox = createDeliveryOutbox({ database })
+    const takenOf = async (limit: number, calls: ReadonlyMap<string, number>) =>
+      (await outbox.takeDue(limit, 4, calls)).map(({ webhookId }) => webhookId).toSorted()
+    const times = (count: number, id: string) => Array.from({ length: count }, () => id)
+    // Full, and one past it: what is under way elsewhere may be more than is allowed here.
+    expect(await takenOf(100, new Map([['wh_busy', 4]]))).toEqual(times(4, 'wh_idle'))
+    expect(
+      await takenOf(
+        100,
+        new Map([
+          ['wh_busy', 5],
+          ['wh_idle', 4],
+        ]),
+      ),
+    ).toEqual([])
+    expect(await takenOf(100, new Map([['wh_busy', 3]]))).toEqual(['wh_busy', 'wh_idle'])
+    expect(await takenOf(3, new Map())).toEqual(times(3, 'wh_busy'))
+    expect(await takenOf(100, new Map())).toEqual(times(4, 'wh_busy'))
+  })
+
   it('are deleted a week after they were delivered', async () => {
     await addWebhook(database, 'wh_old', receiver.url)
     await say(database, 3)
@@ -218,7 +243,6 @@ describe('workers', () => {
     await prepare(here)
     receiver = await startReceiver()
     slow = await startReceiver()
-    slow.answer = () => 'never'
   })
   afterAll(async () => {
     await receiver.close()
@@ -248,8 +272,22 @@ describe('workers', () => {
     expect(Number(audited[0]?.['n'])).toBe(200)
   })
 
+  it('ask a receiver that fails again only after a pause, and send to others meanwhile', async () => {
+    await addWebhook(here, 'wh_down', slow.url, 'org_b')
+    await addWebhook(here, 'wh_up', receiver.url, 'org_a')
+    slow.answer = () => 503
+    const worker = start(here, { failurePauseMs: 3_600_000, retrySeconds: [0.01, 0.01, 0.01] })
+    await say(here, 100, 'org_b')
+    await until(() => expect(slow.calls).toHaveLength(maxCallsPerReceiver))
+    await say(here, 50, 'org_a')
+    await until(async () => expect((await rows(here)).filter((row) => row.delivered_at)).toHaveLength(50))
+    await worker.stop()
+    expect(slow.calls).toHaveLength(maxCallsPerReceiver)
+  })
+
   it('wait for a receiver that hangs with a few calls, and send to others meanwhile', async () => {
     await addWebhook(here, 'wh_slow', slow.url, 'org_b')
+    slow.answer = () => 'never'
     await addWebhook(here, 'wh_quick', receiver.url, 'org_a')
     // As long as the test lasts.
     const worker = start(here, {

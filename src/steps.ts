@@ -21,20 +21,3 @@ export async function inSteps({ restFactor, goesOn }: Pace, step: () => Promise<
   }
   return false
 }
-
-/** Makes a function that does what it is given one after another, whoever gives it, and rests after each. */
-export function createTurns(restFactor: number): <T>(work: () => Promise<T>) => Promise<T> {
-  let before: Promise<unknown> = Promise.resolve()
-  return (work) => {
-    let took = 0
-    const result = before.then(async () => {
-      const startedAt = performance.now()
-      return work().finally(() => {
-        took = performance.now() - startedAt
-      })
-    })
-    const rest = () => pause(took * restFactor)
-    before = result.then(rest, rest)
-    return result
-  }
-}

@@ -1,9 +1,9 @@
 // The worker: sends what is due, on every replica, a few calls at once to each receiver, so that one that hangs holds up
 // nobody else. An outage of the database or of a receiver costs time and nothing else.
+import { setTimeout as pause } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Db } from '../db/database.ts'
 import { type Outbound, OutboundFailed } from '../http/outbound.ts'
-import { createTurns } from '../steps.ts'
 import { createBell, settle } from '../work-bell.ts'
 import { listenForDeliveries } from './bell.ts'
 import type { OutboundMessage } from './messages.ts'
@@ -15,10 +15,13 @@ const defaultPollMs = 500
 /** A call that failed keeps its place for so long: one that is down is not asked as fast as it can refuse. */
 const defaultFailurePauseMs = 1_000
 /**
- * Messages are made one at a time, with rests: a signature by RSA takes most of what a delivery costs, and the ending of very
- * many sessions is not to slow down those who sign in meanwhile.
+ * How long it rests after it looked and made messages, one at a time, as a multiple of what that took: longer when the machine
+ * is busy. A signature by RSA is most of what a delivery costs, and the ending of very many sessions is not to slow down those
+ * who sign in meanwhile.
  */
 const restFactor = 3
+/** What an outage of the database took is not a measure of anything. */
+const maxRestMs = 1_000
 /** How long after a delivery was written here, or a call has ended, the worker looks: about what a transaction takes to commit. */
 const wakeMs = 20
 
@@ -32,6 +35,12 @@ export interface DeliveryWorkerParts {
   readonly failurePauseMs?: number
 }
 
+/** What is to be sent, and where to. */
+interface Letter extends OutboundMessage {
+  readonly url: string
+}
+type Made = Letter | Failure
+
 export interface DeliveryWorker {
   /** Takes no more deliveries, and waits for those under way. */
   stop(): Promise<void>
@@ -42,24 +51,24 @@ export function startDeliveryWorker(parts: DeliveryWorkerParts): DeliveryWorker 
   const underWay = new Set<Promise<void>>()
   const calls = new Map<string, number>()
   const bell = createBell(parts.pollMs ?? defaultPollMs, wakeMs)
-  const inTurn = createTurns(restFactor)
-  const message = (delivery: DueDelivery) => inTurn(() => parts.message(delivery))
-  let isStopping = false
+  const stopping = new AbortController()
 
-  /** Starts what is due, as far as there is room. */
-  async function look(): Promise<void> {
+  /** Starts what is due, as far as there is room. Returns how long it took, in milliseconds. */
+  async function look(): Promise<number> {
+    const startedAt = performance.now()
     const room = maxCalls - underWay.size
     const due = await outbox.takeDue(room, maxCallsPerReceiver, calls).catch((error: unknown) => {
       logger.warn({ err: error }, 'cannot read the deliveries; it will be tried again')
       return []
     })
-    for (const delivery of due) start(delivery)
+    for (const delivery of due) start(delivery, await make(delivery, parts))
+    return performance.now() - startedAt
   }
 
-  function start(delivery: DueDelivery): void {
+  function start(delivery: DueDelivery, made: Made): void {
     const receiver = delivery.clientId ?? delivery.webhookId ?? ''
     calls.set(receiver, (calls.get(receiver) ?? 0) + 1)
-    const call = deliver(delivery, { ...parts, message }).then((isDelivered) => {
+    const call = deliver(delivery, made, parts).then((isDelivered) => {
       underWay.delete(call)
       if (isDelivered) release(receiver)
       else setTimeout(release, parts.failurePauseMs ?? defaultFailurePauseMs, receiver).unref()
@@ -76,9 +85,11 @@ export function startDeliveryWorker(parts: DeliveryWorkerParts): DeliveryWorker 
   }
 
   async function run(): Promise<void> {
-    while (!isStopping) {
-      if (underWay.size < maxCalls) await look()
-      if (!isStopping) await bell.rest()
+    const { signal } = stopping
+    while (!signal.aborted) {
+      const tookMs = underWay.size < maxCalls ? await look() : 0
+      await pause(Math.min(tookMs * restFactor, maxRestMs), undefined, { signal }).catch(() => undefined)
+      if (!signal.aborted) await bell.rest()
     }
     await Promise.all(underWay)
   }
@@ -88,17 +99,29 @@ export function startDeliveryWorker(parts: DeliveryWorkerParts): DeliveryWorker 
   return {
     async stop() {
       unlisten()
-      isStopping = true
+      stopping.abort()
       bell.end()
       await running
     },
   }
 }
 
+/** Never rejects. */
+async function make(delivery: DueDelivery, parts: DeliveryWorkerParts): Promise<Made> {
+  // Taken away, or switched off, since it was written.
+  if (delivery.url === undefined) return { code: 'ENOBODY', permanent: true }
+  try {
+    return { url: delivery.url, ...(await parts.message(delivery)) }
+  } catch (error) {
+    parts.logger.error({ delivery: delivery.deliveryId, err: error }, 'a delivery cannot be made')
+    return { code: 'EINTERNAL', permanent: false }
+  }
+}
+
 /** One try of one delivery. Never rejects. @returns whether it was delivered */
-async function deliver(delivery: DueDelivery, parts: DeliveryWorkerParts): Promise<boolean> {
-  const failure = await attempt(delivery, parts)
+async function deliver(delivery: DueDelivery, made: Made, parts: DeliveryWorkerParts): Promise<boolean> {
   const { outbox, logger } = parts
+  const failure = 'code' in made ? made : await send(delivery, made, parts.outbound)
   const facts = { delivery: delivery.deliveryId, kind: delivery.kind, attempts: delivery.attempts }
   await settle(async () => {
     if (!failure) return outbox.markDelivered(delivery)
@@ -109,17 +132,16 @@ async function deliver(delivery: DueDelivery, parts: DeliveryWorkerParts): Promi
   return failure === undefined
 }
 
-async function attempt(delivery: DueDelivery, parts: DeliveryWorkerParts): Promise<Failure | undefined> {
-  // Taken away, or switched off, since it was written.
-  if (delivery.url === undefined) return { code: 'ENOBODY', permanent: true }
+async function send(
+  delivery: DueDelivery,
+  { url, headers, body }: Letter,
+  outbound: Outbound,
+): Promise<Failure | undefined> {
   try {
-    const { headers, body } = await parts.message(delivery)
-    const status = await parts.outbound.post(delivery.url, headers, body)
+    const status = await outbound.post(url, headers, body)
     return status >= 200 && status < 300 ? undefined : refusal(delivery, status)
   } catch (error) {
-    if (error instanceof OutboundFailed) return { code: error.code, permanent: false }
-    parts.logger.error({ delivery: delivery.deliveryId, err: error }, 'a delivery cannot be made')
-    return { code: 'EINTERNAL', permanent: false }
+    return { code: error instanceof OutboundFailed ? error.code : 'EINTERNAL', permanent: false }
   }
 }
 

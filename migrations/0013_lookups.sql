@@ -6,10 +6,11 @@ create index deliveries_waiting on deliveries (coalesce(client_id, webhook_id), 
 -- next
 drop index deliveries_due
 -- next
--- Each would be looked up and locked for every delivery, which is most of what it costs to write one where a policy ends tens
--- of thousands of sessions. Whose a delivery is follows from its client or webhook, and goes with it; and an app is to hear
--- that somebody's session is over also when the account is gone by then.
-alter table deliveries drop constraint deliveries_organization_id_fkey, drop constraint deliveries_account_id_fkey
+-- Each would be looked up and locked for every delivery, which is more than half of what it costs to write one where a policy
+-- ends tens of thousands of sessions. What is to be told to an app that is gone is given up by the worker, as it is for one
+-- that is switched off; and an app is to hear that somebody's session is over also when the account is gone by then.
+alter table deliveries drop constraint deliveries_organization_id_fkey, drop constraint deliveries_account_id_fkey,
+  drop constraint deliveries_client_id_fkey
 -- next
 -- A hash says which row it is, and introspection does not know the kind of what it asks about: with the hash first, one way
 -- down the index finds it, where it took one for each of three kinds (a tenth more introspections a second among a million).

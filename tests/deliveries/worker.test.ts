@@ -174,6 +174,19 @@ describe.each(databaseKinds)('webhooks on %s', (kind) => {
     expect(receiver.calls).toEqual([])
   })
 
+  it('to an app that was removed meanwhile are given up', async () => {
+    await database.run(
+      `insert into mlpipes_auth.deliveries (delivery_id, kind, organization_id, client_id, account_id, sid, body)
+      values ('gone', 'backchannel_logout', 'org_a', 'removed', 'acc_removed', 'sid', '{}')`,
+      [],
+    )
+    const worker = start(database)
+    await until(async () =>
+      expect((await rows(database))[0]).toMatchObject({ failed_at: expect.any(Date), last_error: 'ENOBODY' }),
+    )
+    await worker.stop()
+  })
+
   it('of a process that died after it committed, and of one that died while sending, are sent by another', async () => {
     await addWebhook(database, 'wh_crash', receiver.url)
     await say(database, 2)

@@ -222,7 +222,7 @@ async function observe(pids: readonly number[], run: () => Promise<number[]>): P
 }
 
 /** Of a figure of several results. */
-export function medianOf(results: readonly Result[], figure: (result: Result) => number): number {
+export function medianOf<Item>(results: readonly Item[], figure: (item: Item) => number): number {
   return sharesOf(results.map(figure))(0.5)
 }
 

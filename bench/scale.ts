@@ -89,6 +89,7 @@ try {
   const seeded = await seed(ground, sizes, say)
   const counts = Object.entries(seeded.rows).map(([name, count]) => `${whole(count)} ${name}`)
   lines.push(`${machine()}, scale ${scale}.`, '', `Seeded in ${whole(seeded.seconds)} s: ${counts.join(', ')}.`, '')
+  await settle()
   const owner = new pg.Pool({ connectionString: full.ownerUrl })
   // It is there until the end; what stopped the bench has said so already.
   owner.on('error', () => undefined)
@@ -104,6 +105,17 @@ try {
   if (wants('policy')) keep(await measurePolicy(full.server))
   if (wants('tightening')) keep(await measureTightening({ ...setting, sessions: sizes.large, rounds }))
   await owner.end()
+
+  /** What PostgreSQL still has to do because of the seeding is not what is measured. */
+  async function settle(): Promise<void> {
+    say('settling')
+    const admin = new pg.Client({ connectionString: postgres.adminUrl })
+    await admin.connect()
+    await admin.query('checkpoint')
+    const working = `select from pg_stat_activity where backend_type = 'autovacuum worker'`
+    await until(async () => (await admin.query(working)).rowCount === 0)
+    await admin.end()
+  }
 
   /** Lists and searches, as an administrator of the large organisation asks for them. */
   async function measureApi(server: Server): Promise<string[]> {

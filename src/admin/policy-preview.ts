@@ -38,10 +38,12 @@ export const previewSchema = z
   })
   .meta({ id: 'PolicyPreview' })
 
-// Each session falls under the first rule that holds: those of sessions/policy.ts, which a test holds this against.
+// Each session falls under the first rule that holds: those of sessions/policy.ts, which a test holds this against. A query in
+// brackets is asked once and not for each session.
+const since = (seconds: string) => `(select now() - make_interval(secs => ${seconds}::integer))`
 const verdictOf = (isOwn: boolean) => `select case
-        when s.signed_in_at + make_interval(secs => $3::integer) <= now() then 'absolute'
-        when s.last_activity_at + make_interval(secs => $2::integer) <= now() then 'idle'
+        when s.signed_in_at <= ${since('$3')} then 'absolute'
+        when s.last_activity_at <= ${since('$2')} then 'idle'
         when $4::boolean and ${isOwn} and (s.ip is null or not (s.ip <<= any($5::text[]::cidr[]))) then 'network'
         when $6::boolean and not (coalesce(s.amr, '[]') ?| $7::text[]) then 'method'
         when $8::boolean and not (coalesce(s.amr, '[]') ?| array['otp', 'backup_code']) then 'mfa'
@@ -59,16 +61,19 @@ const countSessions = `with judged as (
     .map((verdict) => `count(*) filter (where verdict = '${verdict}')::integer as ${verdict}`)
     .join(', ')} from judged`
 
-const own = `mlpipes_auth.accounts a where a.organization_id = $1 and a.disabled_at is null`
-const guests = `mlpipes_auth.memberships m join mlpipes_auth.accounts a on a.id = m.account_id and a.disabled_at is null
-      where m.organization_id = $1 and not m.home`
 const hasFactor = `exists (select from mlpipes_auth.totp_credentials t
       where t.organization_id = a.organization_id and t.account_id = a.id and t.confirmed_at is not null)`
-// People of its own and those who have a factor are two lists out of two indexes; guests are few.
+// All who have a factor stand in an index of their own; for the few of them who are disabled, and for guests, it is looked up.
 const countPeople = `select sum(active)::integer as active, sum(active - proven)::integer as without from (
-      select (select count(*) from ${own}) as active, (select count(*) from ${own} and ${hasFactor}) as proven
+      select count(*) filter (where a.disabled_at is null) as active,
+        (select count(distinct t.account_id) from mlpipes_auth.totp_credentials t
+          where t.organization_id = $1 and t.confirmed_at is not null)
+          - count(*) filter (where a.disabled_at is not null and ${hasFactor}) as proven
+      from mlpipes_auth.accounts a where a.organization_id = $1
       union all
-      select count(*), count(*) filter (where ${hasFactor}) from ${guests}
+      select count(*), count(*) filter (where ${hasFactor})
+      from mlpipes_auth.memberships m join mlpipes_auth.accounts a on a.id = m.account_id and a.disabled_at is null
+      where m.organization_id = $1 and not m.home
     ) as counted`
 
 const proofs = { password: 'pwd', magic_link: 'magic_link' } as const

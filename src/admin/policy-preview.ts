@@ -64,7 +64,7 @@ const countSessions = `with judged as (
 const hasFactor = `exists (select from mlpipes_auth.totp_credentials t
       where t.organization_id = a.organization_id and t.account_id = a.id and t.confirmed_at is not null)`
 // All who have a factor stand in an index of their own; for the few of them who are disabled, and for guests, it is looked up.
-const countPeople = `select sum(active)::integer as active, sum(active - proven)::integer as without from (
+const countPeople = `select sum(active)::integer as active, greatest(sum(active - proven), 0)::integer as without from (
       select count(*) filter (where a.disabled_at is null) as active,
         (select count(distinct t.account_id) from mlpipes_auth.totp_credentials t
           where t.organization_id = $1 and t.confirmed_at is not null)

@@ -1,6 +1,7 @@
 // Clients of one organisation, in SQL. Every statement asks for the organisation; what belongs to others does not exist.
 import { type Row, runIn, type Tx } from '../db/database.ts'
 import { containing } from '../db/like.ts'
+import { giveUpDeliveries } from '../deliveries/outbox.ts'
 import { isPermission, type Permission } from '../organizations/permissions.ts'
 import type { ClientMembers } from './clients.ts'
 
@@ -113,6 +114,7 @@ export async function setClientPermissions(
 
 export async function deleteClient(tx: Tx, organizationId: string, clientId: string): Promise<void> {
   await runIn(tx, remove, [clientId, organizationId])
+  await giveUpDeliveries(tx, organizationId, clientId)
 }
 
 function toStored(row: Row): StoredClient {

@@ -41,9 +41,9 @@ export function openPostgres(options: PostgresOptions): Database {
   const session = [`search_path=${schemaName},pg_catalog,pg_temp`, 'timezone=UTC']
   // Left to itself PostgreSQL plans what is asked with arrays anew each time, since a plan for the one item that is asked looks
   // cheaper than one for ten: 1.4 ms of an introspection's 1.9. Where one plan does not suit all, a transaction says so
-  // (organization-transaction.ts).
-  if (options.role === 'app')
-    session.push(`role=${appRole}`, `lock_timeout=${lockTimeoutMs}`, 'plan_cache_mode=force_generic_plan')
+  // (organization-transaction.ts). Nor does a request take more than one of its cores, or compile what takes some milliseconds.
+  const planning = ['plan_cache_mode=force_generic_plan', 'max_parallel_workers_per_gather=0', 'jit=off']
+  if (options.role === 'app') session.push(`role=${appRole}`, `lock_timeout=${lockTimeoutMs}`, ...planning)
   const pool = new pg.Pool({
     connectionString: options.url,
     max: options.poolSize,

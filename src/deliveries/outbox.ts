@@ -24,23 +24,24 @@ const receiver = 'coalesce(d.client_id, d.webhook_id)'
 const waits = 'd.delivered_at is null and d.failed_at is null'
 const nextReceiver = (of: string) =>
   `select ${receiver} from mlpipes_auth.deliveries d where ${waits} ${of} order by ${receiver} limit 1`
-// From receiver to receiver along the index, and of each what there is room for: a receiver that is busy, or that has very
-// many waiting, costs the others nothing. (Ordered by the receiver too, though it is one: of an expression that takes nulls
-// the planner does not see that the index has that order already.) The attempt is counted and the lease taken in the
-// statement that looks. Ids go from step to step as arrays, because a join of these steps was planned as a loop over
-// everything that waits.
+// From receiver to receiver along the index, and of each what there is room for, the first of each before the second of any:
+// a receiver that is busy, or that has very many waiting, holds up no other. (Were the receiver not repeated in "order by",
+// the planner would sort all that waits for it instead of reading the index in its order.) The attempt is counted and the
+// lease taken in the statement that looks. Ids go from step to step as arrays, because a join of these steps was planned as a
+// loop over everything that waits.
 const take = `with recursive busy as (select name, calls from unnest($3::text[], $4::integer[]) as b (name, calls)),
   receivers as (
     select (${nextReceiver('')}) as name
     union all
     select (${nextReceiver(`and ${receiver} > r.name`)}) from receivers r where r.name is not null
   ), ready as (
-    select d.id, d.next_attempt_at from receivers r cross join lateral (
-      select d.id, d.next_attempt_at from mlpipes_auth.deliveries d
+    select d.id from receivers r cross join lateral (
+      select d.id, d.next_attempt_at, row_number() over (order by ${receiver}, d.next_attempt_at, d.id) as place
+      from mlpipes_auth.deliveries d
       where ${waits} and ${receiver} = r.name and d.next_attempt_at <= now() order by ${receiver}, d.next_attempt_at, d.id
       limit greatest(0, $2::integer - coalesce((select calls from busy where busy.name = r.name), 0))
     ) as d
-    order by d.next_attempt_at, d.id limit $1::integer
+    order by d.place, d.next_attempt_at, d.id limit $1::integer
   ), due as (
     select d.id from mlpipes_auth.deliveries d where ${waits} and d.next_attempt_at <= now() and d.id = any(array(select id from ready))
     for update skip locked
@@ -55,6 +56,7 @@ const take = `with recursive busy as (select name, calls from unnest($3::text[],
     coalesce(c.metadata ->> 'backchannel_logout_uri', w.url) as url,
     coalesce(c.metadata ->> 'id_token_signed_response_alg', 'RS256') as alg, w.sealed_secret
   from taken t left join mlpipes_auth.clients c on c.client_id = t.client_id and c.disabled_at is null
+      and c.organization_id = t.organization_id
     left join mlpipes_auth.webhooks w on w.id = t.webhook_id and w.disabled_at is null`
 // A worker whose lease ran out has no say any more: the number of tries is what it held.
 const settleDelivered = `update mlpipes_auth.deliveries d set delivered_at = now(), last_error = null
@@ -66,6 +68,8 @@ const settleFailed = `update mlpipes_auth.deliveries set last_error = $3,
       next_attempt_at = now() + make_interval(secs => coalesce($4::double precision, 0) * (0.8 + 0.4 * random())),
       failed_at = case when $4::double precision is null then now() end
     where id = $1::bigint and attempts = $2::integer and delivered_at is null and failed_at is null returning id`
+const giveUp = `update mlpipes_auth.deliveries d set failed_at = now(), last_error = 'ENOBODY'
+    where ${waits} and ${receiver} = $1 and d.organization_id = $2 returning d.id`
 const clean = `delete from mlpipes_auth.deliveries where id = any(array(select id from mlpipes_auth.deliveries
     where created_at < now() - make_interval(days => ${sentDays})
       and (delivered_at is not null or failed_at < now() - make_interval(days => ${failedDays}))
@@ -98,6 +102,8 @@ export interface Failure {
   readonly code: string
   /** Not to be tried again. */
   readonly permanent: boolean
+  /** Nobody there could answer at this moment, whatever was to be said. */
+  readonly isOutage?: boolean
 }
 
 export interface DeliveryOutbox {
@@ -154,6 +160,11 @@ export function createDeliveryOutbox(parts: DeliveryOutboxParts): DeliveryOutbox
       }),
     clean: async (limit) => (await database.run(clean, [limit])).length,
   }
+}
+
+/** Gives up what waits for a client that is being removed. Belongs into the transaction that removes it. */
+export async function giveUpDeliveries(tx: Tx, organizationId: string, clientId: string): Promise<void> {
+  await runIn(tx, giveUp, [clientId, organizationId])
 }
 
 async function deliver(tx: Tx, deliveries: readonly DueDelivery[]): Promise<void> {

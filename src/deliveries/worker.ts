@@ -11,8 +11,10 @@ import type { DeliveryOutbox, DueDelivery, Failure } from './outbox.ts'
 
 export const maxCalls = 128
 export const maxCallsPerReceiver = 8
+/** Taken by one look: the last of them is made long before its lease ends, however slow the machine. */
+const maxTaken = 32
 const defaultPollMs = 500
-/** A call that failed keeps its place for so long: one that is down is not asked as fast as it can refuse. */
+/** A call that nobody could answer keeps its place for so long: one that is down is not asked as fast as it can fail. */
 const defaultFailurePauseMs = 1_000
 /**
  * How long it rests after it looked and made messages, one at a time, as a multiple of what that took: longer when the machine
@@ -20,7 +22,7 @@ const defaultFailurePauseMs = 1_000
  * who sign in meanwhile.
  */
 const restFactor = 3
-/** What an outage of the database took is not a measure of anything. */
+/** What an outage of the database took is no measure of anything. */
 const maxRestMs = 1_000
 /** How long after a delivery was written here, or a call has ended, the worker looks: about what a transaction takes to commit. */
 const wakeMs = 20
@@ -56,21 +58,23 @@ export function startDeliveryWorker(parts: DeliveryWorkerParts): DeliveryWorker 
   /** Starts what is due, as far as there is room. Returns how long it took, in milliseconds. */
   async function look(): Promise<number> {
     const startedAt = performance.now()
-    const room = maxCalls - underWay.size
+    const room = Math.min(maxCalls - underWay.size, maxTaken)
     const due = await outbox.takeDue(room, maxCallsPerReceiver, calls).catch((error: unknown) => {
       logger.warn({ err: error }, 'cannot read the deliveries; it will be tried again')
       return []
     })
     for (const delivery of due) start(delivery, await make(delivery, parts))
+    // There may be more.
+    if (due.length === room) bell.ring()
     return performance.now() - startedAt
   }
 
   function start(delivery: DueDelivery, made: Made): void {
     const receiver = delivery.clientId ?? delivery.webhookId ?? ''
     calls.set(receiver, (calls.get(receiver) ?? 0) + 1)
-    const call = deliver(delivery, made, parts).then((isDelivered) => {
+    const call = deliver(delivery, made, parts).then((failure) => {
       underWay.delete(call)
-      if (isDelivered) release(receiver)
+      if (!failure?.isOutage) release(receiver)
       else setTimeout(release, parts.failurePauseMs ?? defaultFailurePauseMs, receiver).unref()
     })
     underWay.add(call)
@@ -118,8 +122,8 @@ async function make(delivery: DueDelivery, parts: DeliveryWorkerParts): Promise<
   }
 }
 
-/** One try of one delivery. Never rejects. @returns whether it was delivered */
-async function deliver(delivery: DueDelivery, made: Made, parts: DeliveryWorkerParts): Promise<boolean> {
+/** One try of one delivery. Never rejects. */
+async function deliver(delivery: DueDelivery, made: Made, parts: DeliveryWorkerParts): Promise<Failure | undefined> {
   const { outbox, logger } = parts
   const failure = 'code' in made ? made : await send(delivery, made, parts.outbound)
   const facts = { delivery: delivery.deliveryId, kind: delivery.kind, attempts: delivery.attempts }
@@ -129,7 +133,7 @@ async function deliver(delivery: DueDelivery, made: Made, parts: DeliveryWorkerP
     const words = outcome === 'dead' ? 'a delivery was given up' : 'a delivery failed; it will be tried again'
     logger.warn({ ...facts, code: failure.code }, words)
   }).catch((error: unknown) => logger.warn({ ...facts, err: error }, 'cannot write down how a delivery went'))
-  return failure === undefined
+  return failure
 }
 
 async function send(
@@ -141,7 +145,8 @@ async function send(
     const status = await outbound.post(url, headers, body)
     return status >= 200 && status < 300 ? undefined : refusal(delivery, status)
   } catch (error) {
-    return { code: error instanceof OutboundFailed ? error.code : 'EINTERNAL', permanent: false }
+    if (error instanceof OutboundFailed) return { code: error.code, permanent: false, isOutage: true }
+    return { code: 'EINTERNAL', permanent: false }
   }
 }
 
@@ -149,5 +154,5 @@ async function send(
 function refusal(delivery: DueDelivery, status: number): Failure {
   const code = `HTTP_${status}`
   const isRefused = delivery.kind === 'backchannel_logout' && status === 400
-  return { code, permanent: isRefused && delivery.lastError === code }
+  return { code, permanent: isRefused && delivery.lastError === code, isOutage: status === 429 || status >= 500 }
 }

@@ -200,15 +200,17 @@ describe.each(databaseKinds)('webhooks on %s', (kind) => {
     expect(receiver.calls).toHaveLength(2)
   })
 
-  it('are taken oldest first, of each receiver only what it has room for, however many wait for it', async () => {
+  it('are taken by turns of receivers, of each only what it has room for, however many wait for it', async () => {
     await addWebhook(database, 'wh_busy', receiver.url, 'org_a')
     await addWebhook(database, 'wh_idle', receiver.url, 'org_b')
     await say(database, 600, 'org_a')
-    await say(database, 5, 'org_b')
+    await say(database, 6, 'org_b')
     const outbox = createDeliveryOutbox({ database })
     const takenOf = async (limit: number, calls: ReadonlyMap<string, number>) =>
       (await outbox.takeDue(limit, 4, calls)).map(({ webhookId }) => webhookId).toSorted()
     const times = (count: number, id: string) => Array.from({ length: count }, () => id)
+    // The first of each comes before the second of any, which is older.
+    expect(await takenOf(2, new Map())).toEqual(['wh_busy', 'wh_idle'])
     // Full, and one past it: what is under way elsewhere may be more than is allowed here.
     expect(await takenOf(100, new Map([['wh_busy', 4]]))).toEqual(times(4, 'wh_idle'))
     expect(
@@ -266,6 +268,7 @@ describe('workers', () => {
   beforeEach(async () => {
     await clear(here)
     receiver.calls.length = 0
+    receiver.answer = () => 204
     slow.calls.length = 0
   })
 
@@ -315,6 +318,15 @@ describe('workers', () => {
     const stopped = worker.stop()
     await slow.close()
     await stopped
+  })
+
+  it('ask a receiver that refuses for the next one at once', async () => {
+    await addWebhook(here, 'wh_refusing', receiver.url)
+    receiver.answer = () => 404
+    const worker = start(here, { failurePauseMs: 3_600_000, retrySeconds: [60] })
+    await say(here, 30)
+    await until(() => expect(receiver.calls).toHaveLength(30))
+    await worker.stop()
   })
 
   it('are rung at once by what their own process writes', async () => {

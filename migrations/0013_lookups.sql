@@ -18,3 +18,6 @@ create index oidc_payloads_interactions on oidc_payloads ((payload -> 'params' -
 -- that somebody's session is over also when the account is gone by then. Last, as it locks the three tables.
 alter table deliveries drop constraint deliveries_organization_id_fkey, drop constraint deliveries_account_id_fkey,
   drop constraint deliveries_client_id_fkey
+-- next
+-- How many sessions at once somebody may have since a change (sessions/live.ts), where it allows fewer.
+alter table session_tightenings add column max_concurrent integer

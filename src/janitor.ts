@@ -6,7 +6,7 @@ import { cleanIdempotencyKeys } from './admin/idempotency.ts'
 import type { MailLinks } from './credentials/mail-links.ts'
 import { sweepAttempts } from './credentials/throttle.ts'
 import { cleanTotpSetups } from './credentials/totp.ts'
-import type { Database, Db } from './db/database.ts'
+import type { Database } from './db/database.ts'
 import { transact } from './db/transaction.ts'
 import type { Deliveries } from './deliveries/deliveries.ts'
 import { cleanFlows } from './login/store.ts'
@@ -18,7 +18,7 @@ import type { PolicyInput } from './organizations/policy.ts'
 import { cleanRegistrationTokens } from './registration/store.ts'
 import { finishClosings } from './sessions/closing.ts'
 import { endExpiredSessions } from './sessions/expiry.ts'
-import { finishTightenings, holdNewSessions } from './sessions/tightening.ts'
+import { finishTightenings, holdNewSessions, holdToPlatform, type OrganizationPolicy } from './sessions/tightening.ts'
 import { inSteps } from './steps.ts'
 
 const roundMs = 30_000
@@ -44,11 +44,17 @@ interface Parts {
 
 export function startJanitor(parts: Parts): { stop(): Promise<void> } {
   let isStopping = false
+  let isHeld = false
   const goesOn = () => !isStopping
+  const tighten = async () => {
+    if (!isHeld) await holdAll(parts)
+    isHeld = true
+    await finishTightenings(parts.database, goesOn)
+  }
   const jobs = [
     every(roundMs, () => sweep(parts, goesOn), parts.logger),
     every(endingMs, () => endWhatIsOver(parts, goesOn), parts.logger),
-    every(tighteningMs, () => finishTightenings(parts.database, goesOn), parts.logger),
+    every(tighteningMs, tighten, parts.logger),
   ]
   return {
     async stop() {
@@ -85,10 +91,10 @@ async function endWhatIsOver({ database }: Parts, goesOn: () => boolean): Promis
 
 /** One round of housekeeping. Safe on every replica at once: rows are taken with SKIP LOCKED. */
 export async function sweep(parts: Parts, goesOn: () => boolean = () => true): Promise<void> {
-  const { database, policies, payloads, keys, links, outbox, deliveries } = parts
+  const { database, payloads, keys, links, outbox, deliveries } = parts
   const db = database.kysely
   await sql`select mlpipes_auth.ensure_audit_partitions()`.execute(db)
-  await holdToPolicies(db, policies)
+  await holdNew(parts)
   await endWhatIsOver(parts, goesOn)
   await cleanPayloads(payloads, goesOn)
   await cleanFlows(db, batchSize)
@@ -118,8 +124,22 @@ export async function cleanPayloads(payloads: Pick<PayloadStore, 'clean'>, goesO
 const newSessionSeconds = 300
 
 /** Catches what a policy change did not reach: new sessions of requests that had read the policy of before. */
-async function holdToPolicies(db: Db, policies: Policies): Promise<void> {
-  const rows = await db.selectFrom('organizations').select(['id', 'policy']).where('closed_at', 'is', null).execute()
-  const current = rows.map(({ id, policy }) => ({ id, policy: policies(policy as PolicyInput) }))
-  await transact(db, (tx) => holdNewSessions(tx, current, newSessionSeconds))
+async function holdNew(parts: Parts): Promise<void> {
+  const current = await currentPolicies(parts)
+  await transact(parts.database.kysely, (tx) => holdNewSessions(tx, current, newSessionSeconds))
+}
+
+/** Once, at the start: the platform's part of every policy may have been configured anew. */
+async function holdAll(parts: Parts): Promise<void> {
+  const current = await currentPolicies(parts)
+  await transact(parts.database.kysely, (tx) => holdToPlatform(tx, current))
+}
+
+async function currentPolicies({ database: { kysely }, policies }: Parts): Promise<OrganizationPolicy[]> {
+  const rows = await kysely
+    .selectFrom('organizations')
+    .select(['id', 'policy'])
+    .where('closed_at', 'is', null)
+    .execute()
+  return rows.map(({ id, policy }) => ({ id, policy: policies(policy as PolicyInput) }))
 }

@@ -24,7 +24,7 @@ export const previewSchema = z
     sessions: z.strictObject({
       live: count.meta({ description: 'open now in this organisation, or used for it' }),
       end: z
-        .strictObject({ idle: count, absolute: count, network: count, total: count })
+        .strictObject({ idle: count, absolute: count, network: count, maxConcurrent: count, total: count })
         .meta({ description: 'would end at once, by the first of these that holds' }),
       stepUp: z
         .strictObject({ mfa: count, method: count })
@@ -41,7 +41,7 @@ export const previewSchema = z
 // Each session falls under the first rule that holds: those of sessions/policy.ts, which a test holds this against. A query in
 // brackets is asked once and not for each session.
 const since = (seconds: string) => `(select now() - make_interval(secs => ${seconds}::integer))`
-const verdictOf = (isOwn: boolean) => `select case
+const verdictOf = (isOwn: boolean, columns: string) => `select ${columns} case
         when s.signed_in_at <= ${since('$3')} then 'absolute'
         when s.last_activity_at <= ${since('$2')} then 'idle'
         when $4::boolean and ${isOwn} and (s.ip is null or not (s.ip <<= any($5::text[]::cidr[]))) then 'network'
@@ -51,15 +51,23 @@ const verdictOf = (isOwn: boolean) => `select case
 // By the limits that they store: those that an earlier change has ended and housekeeping is about to are among them.
 const live = `s.ended_at is null and s.signed_in_at is not null and s.idle_expires_at > now() and s.absolute_expires_at > now()`
 // Those of the organisation's own are read out of their index, which has all that is asked (migration 0011).
-const countSessions = `with judged as (
-    ${verdictOf(true)} from mlpipes_auth.sessions s where s.organization_id = $1 and ${live}
+const judged = (
+  columns = '',
+) => `${verdictOf(true, columns)} from mlpipes_auth.sessions s where s.organization_id = $1 and ${live}
     union all
-    ${verdictOf(false)} from mlpipes_auth.session_organizations o join mlpipes_auth.sessions s on s.uid = o.session_uid
-      where o.organization_id = $1 and ${live}
-  )
-  select count(*)::integer as live, ${['idle', 'absolute', 'network', 'mfa', 'method']
+    ${verdictOf(false, columns)} from mlpipes_auth.session_organizations o join mlpipes_auth.sessions s on s.uid = o.session_uid
+      where o.organization_id = $1 and ${live}`
+// Of each person as many go on as are allowed, the last that were begun; it takes the rows themselves to say whose they are.
+const ranked = `select case when verdict in ('absolute', 'idle', 'network') or place <= $9::integer then verdict else 'max_concurrent' end as verdict
+    from (select verdict, row_number() over (partition by account_id, coalesce(verdict in ('absolute', 'idle'), false)
+        order by signed_in_at desc, created_at desc, uid desc) as place
+      from (${judged('s.account_id, s.signed_in_at, s.created_at, s.uid,')}) as each_one) as placed`
+const countSessions = (verdicts: string) =>
+  `select count(*)::integer as live, ${['idle', 'absolute', 'network', 'max_concurrent', 'mfa', 'method']
     .map((verdict) => `count(*) filter (where verdict = '${verdict}')::integer as ${verdict}`)
-    .join(', ')} from judged`
+    .join(', ')} from (${verdicts}) as judged`
+const countJudged = countSessions(judged())
+const countRanked = countSessions(ranked)
 
 const hasFactor = `exists (select from mlpipes_auth.totp_credentials t
       where t.organization_id = a.organization_id and t.account_id = a.id and t.confirmed_at is not null)`
@@ -89,7 +97,8 @@ export async function previewPolicy(
   const asksForFactor = stricter.includes('mfa') && after.mfa === 'required'
   // Sessions of others that were used for this organisation are counted too: numbers, and nothing else of them.
   const { sessions = {}, people = {} } = await beyond(tx, organizationId, async () => {
-    const [sessions] = await runIn(tx, countSessions, [
+    const limitsMore = stricter.includes('session.maxConcurrent')
+    const [sessions] = await runIn(tx, limitsMore ? countRanked : countJudged, [
       organizationId,
       idleSeconds,
       absoluteSeconds,
@@ -98,6 +107,7 @@ export async function previewPolicy(
       stricter.includes('loginMethods'),
       after.loginMethods.map((method) => proofs[method]),
       asksForFactor,
+      ...(limitsMore ? [after.session.maxConcurrent] : []),
     ])
     const [people] = await runIn(tx, countPeople, [organizationId])
     return { sessions, people }
@@ -124,13 +134,13 @@ export async function previewPolicy(
 }
 
 function toSessions(row: Row): z.output<typeof previewSchema>['sessions'] {
-  const [live = 0, idle = 0, absolute = 0, network = 0, mfa = 0, method = 0] = [
-    'live',
-    'idle',
-    'absolute',
-    'network',
-    'mfa',
-    'method',
-  ].map((name) => Number(row[name]))
-  return { live, end: { idle, absolute, network, total: idle + absolute + network }, stepUp: { mfa, method } }
+  const of = (verdict: string) => Number(row[verdict] ?? 0)
+  const end = {
+    idle: of('idle'),
+    absolute: of('absolute'),
+    network: of('network'),
+    maxConcurrent: of('max_concurrent'),
+  }
+  const total = end.idle + end.absolute + end.network + end.maxConcurrent
+  return { live: of('live'), end: { ...end, total }, stepUp: { mfa: of('mfa'), method: of('method') } }
 }

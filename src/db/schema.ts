@@ -191,6 +191,7 @@ export interface Schema {
     absolute_seconds: number
     changed_at: Generated<Date>
     allowed_cidrs: string[] | null
+    max_concurrent: number | null
     changed_by: Generated<unknown>
   }
   organization_roles: {

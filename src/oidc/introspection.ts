@@ -94,7 +94,7 @@ function isAllowed(caller: IntrospectionCaller, token: IntrospectedToken, tokenO
     case 'organization':
       return caller.organizationId === tokenOrganizationId
     case 'own':
-      return token.clientId === caller.clientId || [token.aud ?? []].flat().includes(caller.clientId)
+      return token.clientId === caller.clientId
     default:
       return false
   }

@@ -5,10 +5,9 @@ import type { Actor, Origin } from '../audit/events.ts'
 import { runIn, type Tx } from '../db/database.ts'
 import { beyond } from '../db/organization-transaction.ts'
 import { enqueueWebhooks } from '../deliveries/webhooks.ts'
-import { tightenSessions } from '../sessions/tightening.ts'
+import { sessionFields, tightenSessions } from '../sessions/tightening.ts'
 import { effectivePolicy, type Platform, type PolicyInput, policySchema } from './policy.ts'
 import { comparePolicies } from './policy-order.ts'
-import type { FieldName } from './strictness.ts'
 
 export interface PolicyChanging {
   readonly organizationId: string
@@ -34,10 +33,6 @@ const hold = `select policy, version from mlpipes_auth.organizations
 const write = `update mlpipes_auth.organizations set policy = $2::jsonb, updated_at = now()
     where id = $1 and policy is distinct from $2::jsonb returning version`
 
-/** What ends open sessions (sessions/tightening.ts); everything else is asked of the policy at each use. */
-const networkField: FieldName = 'network.allowedCidrs'
-const sessionFields: readonly FieldName[] = ['session.idleTimeout', 'session.absoluteLifetime', networkField]
-
 /**
  * Changes a policy.
  * @returns undefined when the organisation is not there in this version
@@ -57,8 +52,7 @@ export async function changePolicy(tx: Tx, changing: PolicyChanging): Promise<Ch
   await appendAudit(tx, { ...common, name: 'policy.updated', details })
   await enqueueWebhooks(tx, organizationId, { type: 'policy.updated', data: details })
   if (change.stricter.some((field) => sessionFields.includes(field))) {
-    const isAboutNetworks = change.stricter.includes(networkField)
-    const tighten = () => tightenSessions(tx, { organizationId, policy, isAboutNetworks, actor })
+    const tighten = () => tightenSessions(tx, { organizationId, policy, stricter: change.stricter, actor })
     await (changing.isConfined ? beyond(tx, organizationId, tighten) : tighten())
   }
   return { written, version: Number(changed['version']) }

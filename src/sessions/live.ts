@@ -8,12 +8,22 @@ const isUsedFor = (
 ) => `(s.organization_id = ${id} or exists (select from mlpipes_auth.session_organizations x
       where x.session_uid = s.uid and x.organization_id = ${id}))`
 
+/** How many of the person's sessions in that organisation began later and are live under the change `t`: the oldest make room. */
+const newer = `(select count(*) from mlpipes_auth.sessions n
+      where n.account_id = s.account_id and n.ended_at is null and n.signed_in_at is not null
+        and (n.signed_in_at, n.created_at, n.uid) > (s.signed_in_at, s.created_at, s.uid)
+        and least(n.idle_expires_at, n.absolute_expires_at, n.last_activity_at + make_interval(secs => t.idle_seconds),
+          n.signed_in_at + make_interval(secs => t.absolute_seconds)) > now()
+        and (n.organization_id = t.organization_id or exists (select from mlpipes_auth.session_organizations x
+          where x.session_uid = n.uid and x.organization_id = t.organization_id)))`
+
 /** Why it is over under the change `t`, or null. A session of another organisation goes on there when it is out of the networks. */
 export const overUnderChange = `case
       when s.signed_in_at + make_interval(secs => t.absolute_seconds) <= now() then 'absolute'
       when s.last_activity_at + make_interval(secs => t.idle_seconds) <= now() then 'idle'
       when t.organization_id = s.organization_id and (t.allowed_cidrs is not null and s.ip is null
         or not (s.ip <<= any(t.allowed_cidrs))) then 'network'
+      when t.max_concurrent is not null and ${newer} >= t.max_concurrent then 'max_concurrent'
     end`
 
 // What began after a change began under it. Hardly ever is there any such change.

@@ -9,6 +9,7 @@ import { planForThis } from '../db/organization-transaction.ts'
 import { transact } from '../db/transaction.ts'
 import { tellClients } from '../deliveries/logouts.ts'
 import type { Policy } from '../organizations/policy.ts'
+import type { FieldName } from '../organizations/strictness.ts'
 import { inSteps } from '../steps.ts'
 import { ringIfTold } from './ending.ts'
 import { batchSize, logEndings, restFactor } from './expiry.ts'
@@ -17,24 +18,35 @@ import { sessionLimits } from './policy.ts'
 
 // What an earlier change asked for is part of a later one that is as strict.
 const remember = `with covered as (delete from mlpipes_auth.session_tightenings
-      where organization_id = $1 and idle_seconds >= $2 and absolute_seconds >= $3 and allowed_cidrs is null)
-    insert into mlpipes_auth.session_tightenings (organization_id, idle_seconds, absolute_seconds, allowed_cidrs, changed_by)
-    values ($1, $2, $3, $4::text[]::cidr[], $5::jsonb)`
+      where organization_id = $1 and idle_seconds >= $2 and absolute_seconds >= $3 and allowed_cidrs is null
+        and (max_concurrent is null or max_concurrent >= $5))
+    insert into mlpipes_auth.session_tightenings (organization_id, idle_seconds, absolute_seconds, allowed_cidrs, max_concurrent, changed_by)
+    values ($1, $2, $3, $4::text[]::cidr[], $5, $6::jsonb)`
 
 export interface Tightening {
   readonly organizationId: string
   readonly policy: Policy
-  /** Whether fewer networks are allowed than before. */
-  readonly isAboutNetworks: boolean
+  /** What of the policy got stricter. */
+  readonly stricter: readonly FieldName[]
   readonly actor: Actor
 }
 
+/** What of a policy, when it gets stricter, ends open sessions; everything else is asked of the policy at each use. */
+export const sessionFields: readonly FieldName[] = [
+  'session.idleTimeout',
+  'session.absoluteLifetime',
+  'session.maxConcurrent',
+  'network.allowedCidrs',
+]
+
 /** Holds the open sessions of an organisation to a policy that got stricter. Belongs into the transaction that changes it. */
 export async function tightenSessions(tx: Tx, tightening: Tightening): Promise<void> {
-  const { organizationId, policy, isAboutNetworks, actor } = tightening
+  const { organizationId, policy, stricter, actor } = tightening
   const { idleSeconds, absoluteSeconds } = sessionLimits(policy)
-  const networks = isAboutNetworks ? (policy.network.allowedCidrs ?? []) : null
-  await runIn(tx, remember, [organizationId, idleSeconds, absoluteSeconds, networks, JSON.stringify(actor)])
+  const networks = stricter.includes('network.allowedCidrs') ? (policy.network.allowedCidrs ?? []) : null
+  const concurrent = stricter.includes('session.maxConcurrent') ? policy.session.maxConcurrent : null
+  const limits = [idleSeconds, absoluteSeconds, networks, concurrent]
+  await runIn(tx, remember, [organizationId, ...limits, JSON.stringify(actor)])
 }
 
 const isOpen = 's.ended_at is null and s.signed_in_at is not null'
@@ -63,19 +75,40 @@ const lowerNew = `update mlpipes_auth.sessions s set ${lowered('held')}
       ) as each_one group by uid) as held
     where s.uid = held.uid and ${isOpen} and ${exceeds('held')}`
 
-/** Holds sessions that are younger than so many seconds to the policies of now. */
-export async function holdNewSessions(
-  tx: Tx,
-  organizations: readonly { readonly id: string; readonly policy: Policy }[],
-  newerThanSeconds: number,
-): Promise<void> {
+export interface OrganizationPolicy {
+  readonly id: string
+  readonly policy: Policy
+}
+
+function limitsOf(organizations: readonly OrganizationPolicy[]): unknown[] {
   const limits = organizations.map(({ policy }) => sessionLimits(policy))
-  await runIn(tx, lowerNew, [
+  return [
     organizations.map(({ id }) => id),
     limits.map((limit) => limit.idleSeconds),
     limits.map((limit) => limit.absoluteSeconds),
-    newerThanSeconds,
-  ])
+  ]
+}
+
+/** Holds sessions that are younger than so many seconds to the policies of now. */
+export async function holdNewSessions(
+  tx: Tx,
+  organizations: readonly OrganizationPolicy[],
+  newerThanSeconds: number,
+): Promise<void> {
+  await runIn(tx, lowerNew, [...limitsOf(organizations), newerThanSeconds])
+}
+
+// One row for each organisation that has a session which lasts longer than it may, unless such a row is there.
+const outgrown = `insert into mlpipes_auth.session_tightenings (organization_id, idle_seconds, absolute_seconds)
+    select p.id, p.idle, p.absolute from unnest($1::text[], $2::integer[], $3::integer[]) as p (id, idle, absolute)
+    where exists (select from mlpipes_auth.sessions s where s.organization_id = p.id and ${isOpen}
+        and (s.idle_seconds > p.idle or s.absolute_seconds > p.absolute))
+      and not exists (select from mlpipes_auth.session_tightenings t where t.organization_id = p.id
+        and t.idle_seconds <= p.idle and t.absolute_seconds <= p.absolute)`
+
+/** Holds all open sessions to policies that got stricter while nobody changed them: by a configuration of the platform. */
+export async function holdToPlatform(tx: Tx, organizations: readonly OrganizationPolicy[]): Promise<void> {
+  await runIn(tx, outgrown, limitsOf(organizations))
 }
 
 const pending = 'select organization_id from mlpipes_auth.session_tightenings order by id limit 1'
@@ -83,10 +116,11 @@ const pending = 'select organization_id from mlpipes_auth.session_tightenings or
 const lock = `select pg_try_advisory_xact_lock(hashtext('mlpipes_auth.session_tightening')) as mine, ${planForThis}`
 // All changes that wait for a session; what began after a change began under it.
 const held = `select min(t.idle_seconds) as idle_seconds, min(t.absolute_seconds) as absolute_seconds, min(t.reason) as reason,
-        (array_agg(t.changed_by) filter (where t.reason = 'network'))[1] as changed_by
+        (array_agg(t.changed_by) filter (where t.reason in ('network', 'max_concurrent')))[1] as changed_by
       from (select t.idle_seconds, t.absolute_seconds, t.changed_by, ${overUnderChange} as reason from mlpipes_auth.session_tightenings t
         where t.organization_id = $1 and t.changed_at >= s.created_at) as t`
-const isDue = `${isOpen} and (${exceeds('held')} or held.reason = 'network')`
+// What is over by a limit exceeds it too.
+const isDue = `${isOpen} and (${exceeds('held')} or held.reason is not null)`
 const heldColumns = 'held.idle_seconds, held.absolute_seconds, held.reason, held.changed_by'
 // Walked from the oldest sign-in, which has the least left. What somebody holds at the moment is passed by, and found again
 // at the end (`isLeft`): waiting for it here would be in another order than that in which uses lock them.
@@ -103,7 +137,7 @@ const step = (page: string) => `with page as materialized (${page}),
         ended_at = case when page.reason is not null then now() end, end_reason = page.reason
       from page where s.uid = page.uid
       returning s.uid, s.account_id, s.organization_id, s.payload, s.end_reason as cause, null::text as client_id,
-        case when page.reason = 'network' then page.changed_by end as changed_by
+        case when page.reason in ('network', 'max_concurrent') then page.changed_by end as changed_by
     ), parted as (select uid, account_id, organization_id, payload, cause, client_id, changed_by from written where cause is not null),
     ${tellClients}, ${logEndings}
     select at::text as at, uid, (select count(*) from page)::integer as count, (select count(*) from told)::integer as told
@@ -112,7 +146,7 @@ const walks = [step(own), step(others)]
 
 // Asked again, of everything at once: a session that somebody held, or that went from one walk to the other, is found here.
 const isLeft = (sessions: string) => `exists (select from ${sessions} where ${isOpen} and t.changed_at >= s.created_at
-      and (${exceeds('t')} or ${overUnderChange} = 'network')`
+      and (${exceeds('t')} or ${overUnderChange} is not null)`
 const finish = `delete from mlpipes_auth.session_tightenings t where t.organization_id = $1
     and not ${isLeft('mlpipes_auth.sessions s')} and s.organization_id = $1)
     and not ${isLeft('mlpipes_auth.session_organizations o join mlpipes_auth.sessions s on s.uid = o.session_uid')} and o.organization_id = $1)

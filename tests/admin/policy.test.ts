@@ -271,7 +271,7 @@ describe.each(mainDatabase)('the policy on %s', (kind) => {
     expect(preview.body).toMatchObject({
       sessions: {
         live: 7,
-        end: { idle: 2, absolute: 1, network: 1, total: 4 },
+        end: { idle: 2, absolute: 1, network: 1, maxConcurrent: 0, total: 4 },
         stepUp: { mfa: 1, method: 1 },
       },
       people: { active: 2, withoutSecondFactor: 1, askedToSetUp: 1 },
@@ -339,6 +339,35 @@ describe.each(mainDatabase)('the policy on %s', (kind) => {
     expect(await peopleIn(there)).toEqual({ active: 1, withoutSecondFactor: 0, askedToSetUp: 0 })
   })
 
+  it('ends the oldest of the sessions that are more at once than a change allows, as its preview says, and tells who did it', async () => {
+    const { id, call, patch } = await corner()
+    const ages = [500, 100, 900, 300]
+    const uids: string[] = []
+    for (const age of ages) uids.push(await addSession(id, { age }))
+    const change = { session: { maxConcurrent: 2 } }
+    const { body } = await call('POST', { patch: change }, undefined, '/preview')
+    expect(body['sessions']).toMatchObject({ live: 4, end: { maxConcurrent: 2, total: 2 } })
+    expect((await patch(change)).status).toBe(200)
+    const over = async () => (await Promise.all(uids.map(session))).map((one) => one?.['over'])
+    expect(await over()).toEqual([true, false, true, false])
+    await patch({ session: { maxConcurrent: null } })
+    expect(await over(), 'looser revives nothing').toEqual([true, false, true, false])
+    // The server's own housekeeping may be at it, and then goes on.
+    await vi.waitFor(async () => {
+      await finishTightenings(server.database)
+      expect(await run('select id from mlpipes_auth.session_tightenings')).toEqual([])
+    })
+    for (const [index, ended] of [true, false, true, false].entries())
+      expect(await session(uids[index] ?? '')).toMatchObject({ ended, end_reason: ended ? 'max_concurrent' : null })
+    const events = (await server.audit('session.ended')).filter((event) => event.organizationId === id)
+    expect(events.map(({ actorId, details }) => ({ actorId, details }))).toEqual(
+      Array.from({ length: 2 }, () => ({
+        actorId: server.ids.get('root@platform.example'),
+        details: { reason: 'max_concurrent' },
+      })),
+    )
+  })
+
   it('previews by the rules that sessions are held to', async () => {
     const { id, call } = await corner()
     const other = await newOrganization(server)
@@ -358,6 +387,7 @@ describe.each(mainDatabase)('the policy on %s', (kind) => {
         session: fc.record({
           idleTimeout: fc.constantFrom(650, 1_350),
           absoluteLifetime: fc.constantFrom(1_850, 3_550),
+          maxConcurrent: fc.constantFrom(1, 20, null),
         }),
         network: fc.record({ allowedCidrs: fc.subarray(['192.0.2.0/24', '2001:db8::/32'], { minLength: 1 }) }),
         loginMethods: fc.subarray(['password', 'magic_link'] as const, { minLength: 1 }),
@@ -388,14 +418,31 @@ describe.each(mainDatabase)('the policy on %s', (kind) => {
         return state === 'live' ? breachOf({ amr, isPlaceAllowed }, policy) : state
       }
     }
+    /** All are one person's: of those that no limit ended, the last that were begun go on. */
+    const makeRoom = (verdicts: readonly unknown[], room: number) => {
+      const later = sessions
+        .map(({ idle, usedFor }, index) => ({ index, age: idle + usedFor }))
+        .filter(({ index }) => verdicts[index] !== 'idle' && verdicts[index] !== 'absolute')
+        .toSorted((a, b) => a.age - b.age || b.index - a.index)
+      const crowded = new Set(later.slice(room).map(({ index }) => index))
+      return verdicts.map((verdict, index) =>
+        crowded.has(index) && verdict !== 'network' ? 'max_concurrent' : verdict,
+      )
+    }
     for (const patch of fc.sample(change, { numRuns: 12, seed: 11 })) {
-      const verdicts = sessions.map(verdictOf(patch))
+      const { maxConcurrent } = effectivePolicy(patch, platform).session
+      const verdicts = makeRoom(sessions.map(verdictOf(patch)), maxConcurrent ?? sessions.length)
       const count = (verdict: string) => verdicts.filter((one) => one === verdict).length
       const { body } = await call('POST', { patch }, undefined, '/preview')
-      const [idle, absolute, network] = [count('idle'), count('absolute'), count('network')]
+      const end = {
+        idle: count('idle'),
+        absolute: count('absolute'),
+        network: count('network'),
+        maxConcurrent: count('max_concurrent'),
+      }
       expect(body['sessions'], JSON.stringify(patch)).toEqual({
         live: sessions.length,
-        end: { idle, absolute, network, total: idle + absolute + network },
+        end: { ...end, total: end.idle + end.absolute + end.network + end.maxConcurrent },
         stepUp: { mfa: count('mfa'), method: count('method') },
       })
     }

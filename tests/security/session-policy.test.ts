@@ -2,7 +2,9 @@
 import { sql } from 'kysely'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { type AuditEventName, auditEvents } from '../../src/audit/events.ts'
-import { finishTightenings } from '../../src/sessions/tightening.ts'
+import { transact } from '../../src/db/transaction.ts'
+import { effectivePolicy } from '../../src/organizations/policy.ts'
+import { finishTightenings, holdToPlatform } from '../../src/sessions/tightening.ts'
 import {
   authorizationUrl,
   Browser,
@@ -12,7 +14,7 @@ import {
   post,
   signIn,
 } from '../support/client.ts'
-import { databaseKinds, people, startServer, type TestServer } from '../support/server.ts'
+import { databaseKinds, people, startServer, type TestServer, testPlatform } from '../support/server.ts'
 
 const policy = (session: Record<string, unknown>) => ({
   organizations: [{ slug: 'mercy', name: 'Mercy Hospital', policy: { session } }],
@@ -103,6 +105,7 @@ describe.each(databaseKinds)('sessions under a policy on %s', (kind) => {
     ['idle', { session: { idleTimeout: 60 } }],
     ['absolute', { session: { absoluteLifetime: 100 } }],
     ['network', { network: { allowedCidrs: ['192.0.2.0/24'] } }],
+    ['max_concurrent', { session: { maxConcurrent: 1 } }],
   ])(
     'a stricter policy (%s) acts at every door while housekeeping cannot, and after it is taken back',
     async (reason, stricter) => {
@@ -110,6 +113,7 @@ describe.each(databaseKinds)('sessions under a policy on %s', (kind) => {
       const { browser, tokens, uid } = await open()
       const other = await open('ada@mercy.example')
       await age(uid, 120)
+      const later = reason === 'max_concurrent' ? await open() : undefined
       const { promise: released, resolve: release } = Promise.withResolvers<void>()
       const { promise: held, resolve: hold } = Promise.withResolvers<void>()
       const holding = kysely()
@@ -151,6 +155,7 @@ describe.each(databaseKinds)('sessions under a policy on %s', (kind) => {
       expect(await doors(), 'taken back').toEqual(shut)
       expect(await read(uid)).toMatchObject({ ended_at: null })
       if (reason !== 'network') expect(await isActive(other.tokens.access_token), 'one in use').toBe(true)
+      if (later) expect(await isActive(later.tokens.access_token), 'the last one that was begun').toBe(true)
       release()
       await holding
       await finishTightenings(server.database)
@@ -186,6 +191,24 @@ describe.each(databaseKinds)('sessions under a policy on %s', (kind) => {
     await age(far.uid, 61)
     await introspect(server, far.tokens.access_token)
     expect(await limitsOf(far.uid), 'its use does not bring the looser one back').toBe(900)
+  })
+
+  it('a platform that is configured more strictly holds the sessions that are open when it starts, once', async () => {
+    await server.apply(policy({}))
+    const { uid } = await open()
+    const { id } = await kysely()
+      .selectFrom('organizations')
+      .select('id')
+      .where('slug', '=', 'mercy')
+      .executeTakeFirstOrThrow()
+    const stricter = [{ id, policy: effectivePolicy({}, { ...testPlatform, sessionTimeoutSeconds: 600 }) }]
+    const hold = () => transact(kysely(), (tx) => holdToPlatform(tx, stricter))
+    await hold()
+    await finishTightenings(server.database)
+    await nothingIsLeft()
+    expect(await limitsOf(uid)).toBe(600)
+    await hold()
+    expect(await leftToDo()).toEqual([])
   })
 
   it('what stops housekeeping between two batches loses nothing, also of sessions of others', async () => {

@@ -128,7 +128,8 @@ export class SessionModel {
     const { now } = this
     const isOver = now >= session.signedInAt + policy.absolute || now >= session.lastActivityAt + policy.idle
     if (!this.isLive(session) || isOver || !this.#satisfies(session.amr, policy)) return false
-    if (policy.extends && this.#isExtendable(session)) session.lastActivityAt = now
+    const isDue = now - session.lastActivityAt >= policy.updateAge
+    if (policy.extends && this.#isExtendable(session) && isDue) session.lastActivityAt = now
     this.#use(session, organization, app, policy)
     this.#makeRoom(session, organization, policy)
     return true
@@ -161,6 +162,7 @@ export class SessionModel {
   }
 
   change(slug: Slug, policy: ModelPolicy): void {
+    const before = this.policies[slug].most
     this.policies[slug] = policy
     const [idle, { absolute }] = [Math.min(policy.idle, policy.absolute), policy]
     for (const session of this.sessions.filter((one) => one.endedBy === undefined && one.others.has(slug))) {
@@ -169,6 +171,16 @@ export class SessionModel {
       session.absoluteEnd = Math.min(session.absoluteEnd, session.signedInAt + absolute)
       session.idleEnd = Math.min(session.idleEnd, session.lastActivityAt + idle, session.absoluteEnd)
     }
+    if (policy.most === null || (before !== null && policy.most >= before)) return
+    for (const session of this.sessions.filter((one) => this.isLive(one)).sort((x, y) => y.order - x.order))
+      if (session.others.has(slug) && this.#countNewer(session, slug) >= policy.most)
+        this.end(session, 'max_concurrent')
+  }
+
+  /** How many of the same person's sessions were begun later, among those that were used for the organisation. */
+  #countNewer({ who, order }: ModelSession, slug: Slug): number {
+    const isNewer = (one: ModelSession) => one.who === who && one.order > order && one.others.has(slug)
+    return this.sessions.filter((one) => isNewer(one) && this.isLive(one)).length
   }
 
   end(session: ModelSession, reason: string): void {

@@ -13,6 +13,7 @@ import type { AuditEvent } from './audit/events.ts'
 import { createClients } from './clients/clients.ts'
 import { createFaults } from './clients/faults.ts'
 import type { Config } from './config.ts'
+import { createSecretGuesses } from './credentials/client-secrets.ts'
 import { createDeviceCookie } from './credentials/devices.ts'
 import { createMailLinks } from './credentials/mail-links.ts'
 import { createNotices } from './credentials/notices.ts'
@@ -57,6 +58,7 @@ import { createKeys } from './oidc/keys.ts'
 import { startLiveProvider } from './oidc/live-provider.ts'
 import { mountProvider } from './oidc/mount.ts'
 import { createProtocolPages } from './oidc/pages.ts'
+import { limitIntrospection } from './oidc/secret-guesses.ts'
 import { createStandings } from './oidc/standing.ts'
 import { createPayloadStore } from './oidc/store.ts'
 import { createOrganizations, createPolicies } from './organizations/organizations.ts'
@@ -117,13 +119,16 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const record = (event: AuditEvent) => transact(db, (tx) => appendAudit(tx, event))
   await keys.ensure()
 
+  const now = options.now ?? (() => new Date())
   const throttle = createThrottle({ database, secrets })
+  const secretGuesses = createSecretGuesses({ database, secrets, now })
   const pages = createProtocolPages(views)
   const onFault = (error: unknown) => logger.error({ err: error }, 'the provider failed')
   const standings = createStandings({ accounts, policies })
   const faults = createFaults({ database, logger })
   const introspected = createIntrospected(database, policies)
   const mayIntrospect = createIntrospectionPolicy({ standings, activity, record })
+  const outbound = createOutbound({ allowLoopback: !config.production })
   const live = await startLiveProvider(
     {
       issuer,
@@ -140,14 +145,15 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
       deviceCodes: createDeviceCodes({ database, clients, sessions, throttle, secrets, record }),
       activity,
       pages,
+      outbound,
       record,
       onFault,
       noteFault: faults.note,
+      secretGuesses,
     },
     keys,
     logger,
   )
-  const now = options.now ?? (() => new Date())
   const outbox = createOutbox({ database, secrets })
   const mailbox = createMailbox()
   const transport = config.smtpUrl === undefined ? mailbox : createSmtpTransport(config.smtpUrl)
@@ -161,7 +167,6 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const recovery = createRecovery({ ...mailing, passwordChange, notices, now })
   const devices = createDeviceCookie(issuer)
   const interactions = createInteractions({ provider: live.current, db, consents, standings, sessions })
-  const outbound = createOutbound({ allowLoopback: !config.production })
   const deliveries = createDeliveries({ database, secrets, keys, issuer, outbound, logger, now })
   const janitor = startJanitor({ database, policies, payloads, keys, links, outbox, deliveries, logger })
 
@@ -254,7 +259,10 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
       provider: live.current,
       documents: live.documents,
       newId: () => randomBytes(32).toString('base64url'),
-      introspect: createDirectIntrospection({ issuer, secrets, introspected, mayIntrospect }),
+      introspect: limitIntrospection(
+        secretGuesses,
+        createDirectIntrospection({ issuer, secrets, introspected, mayIntrospect }),
+      ),
     }),
   )
 

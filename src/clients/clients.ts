@@ -55,6 +55,13 @@ const keysUri = z
     (text) => receiverProblem(text, { allowsLoopback: false }) === undefined,
     'must be an https URI on the public internet, without user or fragment',
   )
+/** Where sign-outs are told. In production a call to this machine is not made, whatever is registered (http/outbound.ts). */
+const logoutUri = z
+  .string()
+  .refine(
+    (text) => isRedirectUri(text) && receiverProblem(text, { allowsLoopback: true }) === undefined,
+    'must be an https URI on the public internet (this machine, and http, only as localhost, 127.0.0.1 or [::1]), without user, fragment, wildcard or a character that no URI has',
+  )
 const printable = z
   .string()
   .refine(
@@ -91,7 +98,7 @@ export const clientFields = {
   first_party: z.boolean(),
   /** Whether its introspection of a person's token counts as that person's activity. */
   session_activity: z.boolean(),
-  backchannel_logout_uri: redirectUri,
+  backchannel_logout_uri: logoutUri,
   backchannel_logout_session_required: z.boolean(),
   /** Which endings it wants to hear of; all, without it. */
   backchannel_logout_causes: z.array(z.enum(endingCauses)).max(endingCauses.length),

@@ -127,7 +127,7 @@ const sentences: Readonly<Record<FaultReason, Say>> = {
   ),
   assertion_refused: say(
     'The app’s signed assertion was not accepted.',
-    'Its issuer and subject are the client_id, its audience is this server, it has exp and a fresh jti, and its key is among the registered ones.',
+    'Its issuer and subject are the client_id, its audience is this server, it has a fresh jti and an exp at most five minutes ahead, and its key is among the registered ones.',
   ),
   grant_type_unregistered: ({ grantType }, { grant_types: grantTypes }) => ({
     what: `The app used ${grantType === undefined ? 'a grant' : `grant ${grantType}`} that it is not registered for. Registered: ${grantTypes.join(', ')}.`,

@@ -1,5 +1,6 @@
 // Writing a client down: the one way for `apply`, the admin API and apps that register themselves, with the audit row of it,
 // and with what people allowed an app being asked again when it is not the app any more that they allowed.
+import { sql } from 'kysely'
 import { appendAudit } from '../audit/audit.ts'
 import type { Actor, Origin } from '../audit/events.ts'
 import type { Secrets } from '../crypto/secrets.ts'
@@ -7,6 +8,7 @@ import { runIn, type Tx } from '../db/database.ts'
 import { isPersonal } from '../sessions/tokens.ts'
 import { type ClientMembers, clientMetadata, hasSecret } from './clients.ts'
 import { isSameJson } from './same-json.ts'
+import { usualOverlapSeconds } from './secret.ts'
 
 export interface ClientSaving {
   readonly clientId: string
@@ -82,14 +84,26 @@ export async function saveClient(tx: Tx, secrets: Secrets, saving: ClientSaving)
     .set((eb) => ({
       ...row,
       updated_at: eb.fn<Date>('now'),
-      // A secret that is said here stands alone, whatever was being rotated out.
-      ...(fields.includes('client_secret') ? { previous_secret_digest: null, previous_secret_until: null } : {}),
+      ...(fields.includes('client_secret') ? rotatedOut(before.secret_digest, row.secret_digest) : {}),
     }))
     .where('client_id', '=', clientId)
     .execute()
   await appendAudit(tx, { ...common, name: 'client.updated', details: { changed: fields } })
   if (fields.some((field) => consentFields.has(field))) await askAgain(tx, saving)
   return { kind: 'updated', fields }
+}
+
+/**
+ * What a changed secret leaves beside it: the one of before works on for a day, so that apps need not be told in the moment
+ * in which a file is applied. It stands in the place of whatever was being rotated out. None is left to who proves itself
+ * in another way.
+ */
+function rotatedOut(former: string | null, next: string | null) {
+  if (former === null || next === null) return { previous_secret_digest: null, previous_secret_until: null }
+  return {
+    previous_secret_digest: former,
+    previous_secret_until: sql<Date>`now() + make_interval(secs => ${usualOverlapSeconds}::integer)`,
+  }
 }
 
 function digestOf(secrets: Secrets, { secret, members }: ClientSaving, before: string | null): string | null {

@@ -33,6 +33,8 @@ export const throttleLimits = {
   // Apps that register or change themselves; whoever succeeds gets the try back.
   registrationsPerToken: { tries: 30, windowSeconds: 900 },
   registrationsPerAddress: { tries: 100, windowSeconds: 900 },
+  // Counted by client-secrets.ts, when they were wrong.
+  wrongSecretsPerClientAndAddress: { tries: 30, windowSeconds: 60 },
   // RFC 8628 §5.1. A browser gets a new budget with a new session, but not a new address.
   userCodesPerBrowser: { tries: 5, windowSeconds: 900 },
   userCodesPerAddress: { tries: 50, windowSeconds: 900 },

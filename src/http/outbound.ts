@@ -2,12 +2,15 @@
 // network or any special-purpose range, checked in the look-up that the connection itself makes; no redirects; an end to the
 // time and to what is read.
 import { lookup as systemLookup } from 'node:dns/promises'
-import { request as httpRequest } from 'node:http'
+import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { request as httpsRequest, type RequestOptions } from 'node:https'
 import { BlockList, isIP, type LookupFunction } from 'node:net'
 
 export const outboundTimeoutMs = 5_000
 export const maxAnswerBytes = 16_384
+/** Of what is fetched while somebody waits for it. */
+export const documentTimeoutMs = 2_500
+export const maxDocumentBytes = 65_536
 
 // IANA's special-purpose address registries (RFC 6890), and what carries an IPv4 address inside an IPv6 one.
 const special = new BlockList()
@@ -67,6 +70,17 @@ export interface Outbound {
    * @throws OutboundFailed when there is no answer
    */
   post(url: string, headers: Readonly<Record<string, string>>, body: string): Promise<number>
+  /**
+   * Fetches a small document, whatever the status.
+   * @throws OutboundFailed when there is no answer, or one that is too large or not all there in time
+   */
+  get(url: string, headers: Readonly<Record<string, string>>): Promise<OutboundDocument>
+}
+
+export interface OutboundDocument {
+  readonly status: number
+  readonly cacheControl: string | undefined
+  readonly body: Buffer
 }
 
 export interface OutboundOptions {
@@ -78,32 +92,40 @@ export interface OutboundOptions {
 
 export function createOutbound(options: OutboundOptions): Outbound {
   const resolve = options.resolve ?? ((hostname) => systemLookup(hostname, { all: true, verbatim: true }))
-  const timeoutMs = options.timeoutMs ?? outboundTimeoutMs
   return {
-    async post(text, headers, body) {
-      const url = URL.parse(text)
-      const isLoopback = url !== null && options.allowLoopback && loopbackNames.has(url.hostname)
-      if (!url || !(url.protocol === 'https:' || (url.protocol === 'http:' && isLoopback)))
-        throw new OutboundFailed('ENOTHTTPS')
-      const isAllowed = (address: string) =>
-        isPublicAddress(address) || (isLoopback && loopback.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4'))
-      // An address in the place of a name is never looked up.
-      const literal = url.hostname.replace(/^\[|\]$/g, '')
-      if (isIP(literal) !== 0 && !isAllowed(literal)) throw new OutboundFailed('EFORBIDDENADDRESS')
-      return send(
-        url,
+    post: async (text, headers, body) =>
+      send(
+        target(text),
         {
           method: 'POST',
-          headers: { ...headers, 'content-length': String(Buffer.byteLength(body)), 'user-agent': 'mlpipes-auth' },
-          lookup: checkedLookup(resolve, isAllowed),
-          // A connection of its own: one kept from before was checked for another name, or at another time.
-          agent: false,
-          signal: AbortSignal.timeout(timeoutMs),
+          headers: { ...headers, 'content-length': String(Buffer.byteLength(body)) },
+          timeoutMs: options.timeoutMs ?? outboundTimeoutMs,
+          body,
         },
-        body,
-      )
-    },
+        readStatus,
+      ),
+    get: async (text, headers) =>
+      send(target(text), { method: 'GET', headers, timeoutMs: options.timeoutMs ?? documentTimeoutMs }, readDocument),
   }
+
+  function target(text: string): Target {
+    const url = URL.parse(text)
+    const isLoopback = url !== null && options.allowLoopback && loopbackNames.has(url.hostname)
+    if (!url || !(url.protocol === 'https:' || (url.protocol === 'http:' && isLoopback)))
+      throw new OutboundFailed('ENOTHTTPS')
+    const isAllowed = (address: string) =>
+      isPublicAddress(address) || (isLoopback && loopback.check(address, isIP(address) === 6 ? 'ipv6' : 'ipv4'))
+    // An address in the place of a name is never looked up.
+    const literal = url.hostname.replace(/^\[|\]$/g, '')
+    if (isIP(literal) !== 0 && !isAllowed(literal)) throw new OutboundFailed('EFORBIDDENADDRESS')
+    return { url, lookup: checkedLookup(resolve, isAllowed) }
+  }
+}
+
+/** An address that may be called, as far as it can be judged before it is looked up, and the look-up that judges the rest. */
+interface Target {
+  readonly url: URL
+  readonly lookup: LookupFunction
 }
 
 /** What the socket asks for an address: one answer is used, so nothing changes between the check and the connection. */
@@ -125,25 +147,63 @@ function checkedLookup(
   }
 }
 
-function send(url: URL, options: RequestOptions, body: string): Promise<number> {
+interface Call {
+  readonly method: 'GET' | 'POST'
+  readonly headers: Readonly<Record<string, string>>
+  readonly timeoutMs: number
+  readonly body?: string
+}
+
+function send<T>(
+  { url, lookup }: Target,
+  { method, headers, timeoutMs, body }: Call,
+  read: (answer: IncomingMessage) => Promise<T>,
+): Promise<T> {
+  const signal = AbortSignal.timeout(timeoutMs)
+  const options: RequestOptions = {
+    method,
+    headers: { ...headers, 'user-agent': 'mlpipes-auth' },
+    lookup,
+    // A connection of its own: one kept from before was checked for another name, or at another time.
+    agent: false,
+    signal,
+  }
   return new Promise((resolve, reject) => {
-    const fail = (error: unknown) => reject(error instanceof OutboundFailed ? error : new OutboundFailed(codeOf(error)))
+    const fail = (error: unknown) => {
+      if (error instanceof OutboundFailed) reject(error)
+      else reject(new OutboundFailed(signal.aborted ? 'ETIMEDOUT' : codeOf(error)))
+    }
     const request = (url.protocol === 'https:' ? httpsRequest : httpRequest)(url, options, (answer) => {
-      let bytes = 0
-      const done = () => resolve(answer.statusCode ?? 0)
-      answer.on('data', (chunk: Buffer) => {
-        bytes += chunk.length
-        if (bytes <= maxAnswerBytes) return
-        done()
-        answer.destroy()
-      })
-      answer.on('end', done)
-      answer.on('error', fail)
-      answer.on('close', () => fail(new OutboundFailed('ECONNRESET')))
+      read(answer).then(resolve, fail)
     })
     request.on('error', fail)
     request.end(body)
   })
+}
+
+/** What else is said is not kept, and not listened to for long. */
+async function readStatus(answer: IncomingMessage): Promise<number> {
+  let bytes = 0
+  for await (const chunk of answer) {
+    bytes += Buffer.byteLength(chunk)
+    if (bytes > maxAnswerBytes) break
+  }
+  return answer.statusCode ?? 0
+}
+
+async function readDocument(answer: IncomingMessage): Promise<OutboundDocument> {
+  const chunks: Buffer[] = []
+  let bytes = 0
+  for await (const chunk of answer) {
+    bytes += Buffer.byteLength(chunk)
+    if (bytes > maxDocumentBytes) throw new OutboundFailed('ETOOLARGE')
+    chunks.push(Buffer.from(chunk))
+  }
+  return {
+    status: answer.statusCode ?? 0,
+    cacheControl: answer.headers['cache-control'],
+    body: Buffer.concat(chunks),
+  }
 }
 
 function codeOf(error: unknown): string {

@@ -1,5 +1,6 @@
 // What of the protocols is offered, and to whom (RFC 9126, RFC 9101, RFC 9449, RFC 9701, RFC 8707, Back-Channel Logout 1.0).
 import { type Configuration, errors } from 'oidc-provider'
+import { assertRequestObject } from './client-signatures.ts'
 import { createDeviceFlow } from './device.ts'
 import { toCaller } from './introspection.ts'
 import type { ProviderParts } from './provider.ts'
@@ -28,7 +29,7 @@ export function features(parts: ProviderParts): NonNullable<Configuration['featu
     dPoP: { enabled: true, nonceSecret: parts.secrets.dpopNonceKey, requireNonce: () => false },
     pushedAuthorizationRequests: { enabled: true, allowUnregisteredRedirectUris: false },
     // Signed request objects; the provider takes them by value, and PAR keeps them out of the address.
-    requestObjects: { enabled: true },
+    requestObjects: { enabled: true, assertJwtClaimsAndHeader: assertRequestObject },
     fapi: { enabled: true, profile: (_context, client) => (client?.['profile'] === 'fapi2' ? '2.0' : undefined) },
     resourceIndicators: createResources(parts.issuer),
     // The provider tells nobody itself (internals.ts); deliveries/ does.

@@ -2,9 +2,11 @@
 import type { IncomingMessage } from 'node:http'
 import { type Configuration, type KoaContextWithOIDC, Provider } from 'oidc-provider'
 import { matchesClientSecret } from '../clients/secret.ts'
+import type { SecretGuesses } from '../credentials/client-secrets.ts'
 import type { Secrets } from '../crypto/secrets.ts'
 import { reportedAcr } from './acr.ts'
 import { acrRequestOf } from './prompts.ts'
+import { compareLimited } from './secret-guesses.ts'
 
 type ResponseMode = Parameters<Provider['registerResponseMode']>[1]
 
@@ -40,6 +42,22 @@ export function compareClientSecretsByDigest(provider: Provider, secrets: Secret
     ): boolean {
       if (isLetIn(this.clientId)) return true
       return matchesClientSecret(secrets, actual, { current: this.clientSecret, previous: this.previous_secret })
+    },
+  })
+}
+
+/**
+ * The same within limits (secret-guesses.ts). Call it after `compareClientSecretsByDigest`: the provider has no hook before a
+ * secret is compared, and its event afterwards comes too late to hold an answer back.
+ */
+export function limitClientSecrets(provider: Provider, guesses: SecretGuesses): void {
+  const prototype: object = provider.Client.prototype
+  const compare: unknown = Reflect.get(prototype, 'compareClientSecret')
+  if (typeof compare !== 'function') throw new Error('the provider compares no secrets')
+  Object.defineProperty(prototype, 'compareClientSecret', {
+    value(this: { clientId: string }, actual: string): boolean | Promise<boolean> {
+      if (isLetIn(this.clientId)) return true
+      return compareLimited(guesses, this.clientId, () => Reflect.apply(compare, this, [actual]) === true)
     },
   })
 }
@@ -88,6 +106,24 @@ export function keepOwnMembers(provider: Provider): void {
  */
 export function leaveLogoutToTheOutbox(provider: Provider): void {
   Object.defineProperty(provider.Client.prototype, 'backchannelLogout', { value: async () => undefined })
+}
+
+/**
+ * The provider asks a client's `jwks_uri` again when no key that it has fits, and only then: a key that was withdrawn there
+ * would be good for as long as this process lives. A key set whose time is over has no key that fits.
+ */
+export function forgetStaleKeys(provider: Provider): void {
+  const anyClient: unknown = Reflect.construct(provider.Client, [
+    { client_id: 'any', redirect_uris: [], grant_types: [], response_types: [], token_endpoint_auth_method: 'none' },
+  ])
+  const keysOfClients: unknown = Reflect.getPrototypeOf(Reflect.get(Object(anyClient), 'asymmetricKeyStore'))
+  const select: unknown = Reflect.get(Object(keysOfClients), 'selectForVerify')
+  if (typeof select !== 'function') throw new Error('the provider keeps the keys of clients in another way')
+  Object.defineProperty(keysOfClients, 'selectForVerify', {
+    value(this: { stale(): boolean }, wanted: unknown): unknown {
+      return this.stale() ? [] : Reflect.apply(select, this, [wanted])
+    },
+  })
 }
 
 const letInClients = new WeakMap<object, string>()

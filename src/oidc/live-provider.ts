@@ -3,8 +3,10 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Provider } from 'oidc-provider'
 import type { ClientFault } from '../clients/fault-reasons.ts'
+import type { SecretGuesses } from '../credentials/client-secrets.ts'
 import { watchClientFaults } from './client-faults.ts'
 import { type Documents, renderDocuments } from './documents.ts'
+import { limitClientSecrets } from './internals.ts'
 import type { Keys } from './keys.ts'
 import { createProvider, type ProviderParts, recordRefusals } from './provider.ts'
 
@@ -20,12 +22,13 @@ export interface LiveProvider {
 }
 
 export async function startLiveProvider(
-  parts: ProviderParts & { noteFault(fault: ClientFault): void },
+  parts: ProviderParts & { noteFault(fault: ClientFault): void; readonly secretGuesses: SecretGuesses },
   keys: Keys,
   log: FastifyBaseLogger,
 ): Promise<LiveProvider> {
   const build = (jwks: Parameters<typeof createProvider>[1]) => {
     const provider = createProvider(parts, jwks)
+    limitClientSecrets(provider, parts.secretGuesses)
     recordRefusals(provider, parts.record, parts.onFault)
     watchClientFaults(provider, parts.noteFault)
     return provider

@@ -195,8 +195,10 @@ export const protocolErrors = {
     },
     temporarily_unavailable: {
       status: 400,
-      title: 'No device code could be made at this moment',
-      detail: 'Ask again.',
+      otherStatuses: [429],
+      title: 'Not at this moment',
+      detail: 'Ask again. On 429, mend the secret first and wait as many seconds as Retry-After says.',
+      when: 'No device code could be made; or so many wrong secrets of the app came from its address that none is looked at, not even the right one (429).',
     },
     unsupported_token_type: {
       status: 400,

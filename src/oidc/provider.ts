@@ -9,12 +9,14 @@ import type { Secrets } from '../crypto/secrets.ts'
 import type { Db } from '../db/database.ts'
 import { withScope } from '../db/transaction.ts'
 import { originOf } from '../http/origin.ts'
+import type { Outbound } from '../http/outbound.ts'
 import type { Activity } from '../sessions/activity.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { acrs } from './acr.ts'
 import { createAdapterFactory } from './adapter.ts'
 import { sessionCookieName } from './browser-session.ts'
 import { accountClaims } from './claims.ts'
+import { assertClientAssertion, clockToleranceSeconds } from './client-signatures.ts'
 import { countCodeFailure } from './code-failures.ts'
 import type { Consents } from './consents.ts'
 import { devicePath, showCodeOfLink } from './device.ts'
@@ -26,6 +28,7 @@ import {
   alwaysIncludeSid,
   compareClientSecretsByDigest,
   createProviderWith,
+  forgetStaleKeys,
   keepOwnMembers,
   leaveLogoutToTheOutbox,
   pinUrlsToIssuer,
@@ -38,6 +41,7 @@ import { createJwtTokens } from './jwt-tokens.ts'
 import { lifetimes } from './lifetimes.ts'
 import type { ProtocolPages } from './pages.ts'
 import { prompts } from './prompts.ts'
+import { createProviderFetch } from './provider-fetch.ts'
 import { sessionOfToken } from './request-session.ts'
 import { addScopes, missingScopes } from './resources.ts'
 import type { Standings } from './standing.ts'
@@ -59,6 +63,7 @@ export interface ProviderParts {
   readonly deviceCodes: DeviceCodes
   readonly activity: Activity
   readonly pages: ProtocolPages
+  readonly outbound: Pick<Outbound, 'get'>
   record(event: AuditEvent): Promise<void>
   /** Told of what failed on our side, for the log. */
   onFault(error: unknown): void
@@ -68,8 +73,6 @@ export const authorizePath = '/oauth/authorize'
 /** Our own pages under /account as a relying party. It stands in no table, so nobody can register or change it. */
 export const accountClientId = 'mlpipes-account'
 
-// For what others sign (nbf and exp of client assertions). What is stored expires by the database's clock, to the second.
-const clockToleranceSeconds = 10
 const signingAlgorithms = ['RS256', 'ES256'] as const
 const clientAuthMethods = ['client_secret_basic', 'client_secret_post', 'private_key_jwt'] as const
 const clientAuthAlgorithms = ['RS256', 'RS384', 'PS256', 'ES256', 'ES384', 'Ed25519'] as const
@@ -93,6 +96,7 @@ export function createProvider(parts: ProviderParts, jwks: readonly JWK[]): Prov
   keepOwnMembers(provider)
   compareClientSecretsByDigest(provider, parts.secrets)
   acceptWhoIsLetIn(provider)
+  forgetStaleKeys(provider)
   answerFaults(provider, parts)
   showCodeOfLink(provider, parts.pages)
   provider.use(async (context, next) => {
@@ -205,8 +209,9 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     features: features(parts),
     interactions: { policy: prompts(), url: (_context, interaction) => `/interaction/${interaction.uid}` },
     renderError: parts.pages.error,
-    // What others serve is read up to here and no further (F78).
-    fetchResponseBodyLimits: { jwks_uri: 65_536 },
+    assertJwtClientAuthClaimsAndHeader: assertClientAssertion,
+    // By our own rules for whom this server calls, up to which size and for how long (F78).
+    fetch: createProviderFetch(parts.outbound),
     formats: { bitsOfOpaqueRandomness: 256, customizers: { jwt: createJwtTokens(parts) } },
   }
 }

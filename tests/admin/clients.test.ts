@@ -167,6 +167,23 @@ describe('registering', () => {
       { backchannel_logout_uri: 'https://a:b@app.example/' },
       'backchannel_logout_uri',
     ],
+    [
+      'a logout address on a private network',
+      { backchannel_logout_uri: 'https://10.0.0.5/logout' },
+      'backchannel_logout_uri',
+    ],
+    [
+      'a logout address of link-local',
+      { backchannel_logout_uri: 'https://169.254.169.254/' },
+      'backchannel_logout_uri',
+    ],
+    ['one in disguise', { backchannel_logout_uri: 'https://[::ffff:10.0.0.1]/' }, 'backchannel_logout_uri'],
+    ['one as a number', { backchannel_logout_uri: 'https://167772161/' }, 'backchannel_logout_uri'],
+    [
+      'a logout address of 2,049 characters',
+      { backchannel_logout_uri: 'https://app.example/'.padEnd(2_049, 'x') },
+      'backchannel_logout_uri',
+    ],
     ['a name with half a character', { client_name: 'x\ud800' }, 'client_name'],
     ['a name that turns round', { client_name: 'x\u202e' }, 'client_name'],
     ['a name of two lines', { client_name: 'x\ny' }, 'client_name'],
@@ -191,6 +208,23 @@ describe('registering', () => {
     const refused = await create({ ...body, ...extra })
     expect(refused).toMatchObject({ status: 400, body: { type: problem('input_invalid') } })
     expect(pathsOf(refused)).toContain(path)
+  })
+
+  it.each([
+    'https://app.example/logout',
+    'https://9.255.255.255/logout',
+    'https://11.0.0.0/',
+    'http://localhost:8080/logout',
+    'https://app.example/'.padEnd(2_048, 'x'),
+  ])('takes a logout address that can be reached: %.40s', async (backchannel_logout_uri) => {
+    const created = await create({ ...body, backchannel_logout_uri })
+    expect(created).toMatchObject({ status: 201, body: { backchannel_logout_uri } })
+  })
+
+  it('does not move a logout address to a private network either, and says what it may hold', async () => {
+    const refused = await patch('kept', { backchannel_logout_uri: 'https://10.0.0.5/logout' })
+    expect(refused).toMatchObject({ status: 400, body: { type: problem('input_invalid') } })
+    expect(refused.text).toContain('https URI on the public internet')
   })
 
   it('F72: refuses members that reach into prototypes', async () => {

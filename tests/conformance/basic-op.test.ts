@@ -1,7 +1,9 @@
 // OpenID Foundation's module lists of Basic OP, Config OP and RP-Initiated Logout OP, as black-box tests under the
 // modules' own names. The relying party is openid-client where a module's road is a relying party's.
+import { createHash, randomBytes } from 'node:crypto'
 import {
   createRemoteJWKSet,
+  decodeJwt,
   decodeProtectedHeader,
   exportJWK,
   generateKeyPair,
@@ -11,7 +13,17 @@ import {
 } from 'jose'
 import * as oidc from 'openid-client'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { authorizationUrl, Browser, introspect, obtainCode, obtainTokens, post, redeem } from '../support/client.ts'
+import {
+  authorizationUrl,
+  Browser,
+  introspect,
+  obtainCode,
+  obtainTokens,
+  post,
+  redeem,
+  redirectUri,
+  signIn,
+} from '../support/client.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 import {
   ageSignIns,
@@ -26,6 +38,7 @@ import {
   requestModules,
   requestObjectModules,
   scopeModules,
+  signingClient,
   userinfoModules,
 } from './relying-party.ts'
 
@@ -164,6 +177,70 @@ describe('Basic OP', () => {
   it('oidcc-ensure-request-with-valid-pkce-succeeds', async () => {
     const { code, verifier } = await obtainCode(server, client)
     expect((await redeem(server, client, code, verifier)).status).toBe(200)
+  })
+})
+
+describe('a signed request object (RFC 9101), pushed', () => {
+  const signing = 'certification-signing'
+  const verifier = randomBytes(32).toString('base64url')
+  const keys: Record<string, Awaited<ReturnType<typeof generateKeyPair>>> = {}
+  beforeAll(async () => {
+    const jwks = []
+    for (const alg of ['PS256', 'ES256']) {
+      keys[alg] = await generateKeyPair(alg)
+      jwks.push({ ...(await exportJWK(keys[alg].publicKey)), kid: alg, alg })
+    }
+    await server.apply({ clients: [signingClient(jwks)] })
+  })
+  /** As it should be, but for what is changed. */
+  const claimsOf = (changed: Record<string, unknown>) => ({
+    iss: signing,
+    aud: server.issuer,
+    exp: Math.floor(Date.now() / 1000) + 60,
+    client_id: signing,
+    response_type: 'code',
+    redirect_uri: redirectUri,
+    scope: 'openid profile',
+    state: 'inside',
+    nonce: 'inside',
+    code_challenge: createHash('sha256').update(verifier).digest('base64url'),
+    code_challenge_method: 'S256',
+    ...changed,
+  })
+  const sign = (changed: Record<string, unknown> = {}, alg = 'PS256', { privateKey } = keys[alg] ?? expect.fail(alg)) =>
+    new SignJWT(claimsOf(changed)).setProtectedHeader({ alg, kid: alg, typ: 'oauth-authz-req+jwt' }).sign(privateKey)
+  const push = (request: string, beside: Record<string, string> = {}) =>
+    post(server, '/oauth/par', signing, { client_id: signing, request, ...beside })
+
+  it.each(['PS256', 'ES256'])('%s: what it says is asked, and nothing beside it', async (alg) => {
+    const beside = { state: 'outside', nonce: 'outside', scope: 'openid', redirect_uri: 'https://elsewhere.example/' }
+    const pushed = await push(await sign({}, alg), beside)
+    expect(pushed.status).toBe(201)
+    const query = new URLSearchParams({ client_id: signing, request_uri: String(pushed.body['request_uri']) })
+    const url = `${server.issuer}/oauth/authorize?${query}`
+    const landing = new URL((await signIn(new Browser(server), { url, verifier })).url)
+    expect(landing.href.startsWith(`${redirectUri}?`)).toBe(true)
+    expect(landing.searchParams.get('state')).toBe('inside')
+    const tokens = await redeem(server, signing, landing.searchParams.get('code') ?? '', verifier)
+    expect(tokens).toMatchObject({ status: 200, body: { scope: 'openid profile' } })
+    expect(decodeJwt(String(tokens.body['id_token']))).toMatchObject({ nonce: 'inside', aud: signing })
+  })
+
+  it.each([
+    ['ensure-matching-key-in-authorization-request', async () => sign({}, 'PS256', await generateKeyPair('PS256'))],
+    ['ensure-request-object-with-bad-aud-fails', () => sign({ aud: 'https://elsewhere.example' })],
+    ['ensure-expired-request-object-fails', () => sign({ exp: Math.floor(Date.now() / 1000) - 60 })],
+    ['ensure-request-object-signature-algorithm-is-not-none', async () => new UnsecuredJWT(claimsOf({})).encode()],
+    [
+      'ensure-request-object-with-invalid-signature-fails',
+      async () =>
+        `${(await sign()).split('.').slice(0, 2).join('.')}.${(await sign({ state: 'other' })).split('.')[2]}`,
+    ],
+    ['par-authorization-request-containing-request_uri', () => sign({ request_uri: 'urn:x' })],
+    ['ensure-matching-key-in-authorization-request: for another client', () => sign({ client_id: client })],
+    ['ensure-matching-key-in-authorization-request: by another issuer', () => sign({ iss: client })],
+  ])('fapi2-security-profile-final-%s', async (_name, make) => {
+    expect(await push(await make())).toMatchObject({ status: 400, body: { error: 'invalid_request_object' } })
   })
 })
 

@@ -1,6 +1,6 @@
 // The relying party of the module lists that run once per response mode: openid-client, and what of the lists is a table.
 
-import { UnsecuredJWT } from 'jose'
+import { type JWK, UnsecuredJWT } from 'jose'
 import { sql } from 'kysely'
 import * as oidc from 'openid-client'
 import { expect } from 'vitest'
@@ -99,6 +99,18 @@ export const postingClient = {
   first_party: true,
   profile: 'oidc-certification' as const,
 }
+
+/** A client that signs what it asks for (RFC 9101), beside showing its secret. */
+export const signingClient = (keys: readonly JWK[]) => ({
+  client_id: 'certification-signing',
+  client_secret: secretOf('certification-signing'),
+  client_name: 'Signing',
+  organization: 'mercy',
+  redirect_uris: [redirectUri],
+  jwks: { keys: keys.map((key) => ({ ...key })) },
+  scope: 'openid profile',
+  first_party: true,
+})
 
 export const redeemPosting = (server: TestServer, code: string) =>
   fetch(`${server.issuer}/oauth/token`, {

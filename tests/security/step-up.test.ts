@@ -345,6 +345,7 @@ describe.each(mainDatabase)('step-up on %s', (kind) => {
         consents,
         deviceCodes: { adapter: () => expect.fail() },
         pages: createProtocolPages(createViews({ cache: true })),
+        outbound: { get: () => expect.fail() },
         record: unused,
         onFault: () => undefined,
       }

@@ -2,7 +2,14 @@
 import { createServer, type Server } from 'node:http'
 import { type AddressInfo, createServer as createSocketServer } from 'node:net'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { createOutbound, isPublicAddress, maxAnswerBytes, OutboundFailed } from '../../src/http/outbound.ts'
+import {
+  createOutbound,
+  isPublicAddress,
+  maxAnswerBytes,
+  maxDocumentBytes,
+  type OutboundDocument,
+  OutboundFailed,
+} from '../../src/http/outbound.ts'
 
 const headers = { 'content-type': 'text/plain' }
 let served = 0
@@ -13,6 +20,13 @@ beforeAll(async () => {
     served += 1
     if (request.url === '/redirect') response.writeHead(302, { location: '/secret' }).end()
     else if (request.url === '/huge') response.end('x'.repeat(maxAnswerBytes * 64))
+    else if (request.url === '/largest') response.end('x'.repeat(maxDocumentBytes))
+    else if (request.url === '/larger') response.end('x'.repeat(maxDocumentBytes + 1))
+    else if (request.url === '/drip') response.write('x')
+    else if (request.url === '/cut')
+      response.writeHead(200, { 'content-length': '9' }).write('x', () => response.destroy())
+    else if (request.url === '/document')
+      response.writeHead(200, { 'cache-control': 'max-age=7' }).end(JSON.stringify([request.method, request.headers]))
     else if (request.url !== '/never') response.writeHead(204).end()
   })
   await new Promise<void>((resolve) => void trap.listen(0, '127.0.0.1', () => resolve()))
@@ -26,9 +40,9 @@ beforeEach(() => {
   served = 0
 })
 
-const code = (call: Promise<number>) =>
+const code = (call: Promise<number | OutboundDocument>) =>
   call.then(
-    (status) => status,
+    (answer) => (typeof answer === 'number' ? answer : answer.status),
     (error: unknown) => (error instanceof OutboundFailed ? error.code : error),
   )
 
@@ -109,7 +123,9 @@ describe('F78: in production', () => {
     ['another protocol', (p: number) => `ftp://127.0.0.1:${p}/`],
     ['nonsense', () => 'nonsense'],
   ])('a %s address serves nothing', async (_name, url) => {
-    expect(await code(outbound().post(url(port), headers, 'x'))).toMatch(/^E(NOTHTTPS|FORBIDDENADDRESS)$/)
+    const refused = /^E(NOTHTTPS|FORBIDDENADDRESS)$/
+    expect(await code(outbound().post(url(port), headers, 'x'))).toMatch(refused)
+    expect(await code(outbound().get(url(port), headers))).toMatch(refused)
     expect(served).toBe(0)
   })
 })
@@ -141,17 +157,22 @@ describe('F78: what DNS says', () => {
     'a name that is at %j is not called, in development either',
     async (answers) => {
       const { outbound } = withAnswers(answers)
-      const count = await connections(async (at) =>
-        expect(await code(outbound.post(`https://evil.example:${at}/`, headers, 'x'))).toMatch(
-          /^E(FORBIDDENADDRESS|NOTFOUND)$/,
-        ),
-      )
+      const refused = /^E(FORBIDDENADDRESS|NOTFOUND)$/
+      const count = await connections(async (at) => {
+        expect(await code(outbound.post(`https://evil.example:${at}/`, headers, 'x'))).toMatch(refused)
+        expect(await code(outbound.get(`https://evil.example:${at}/`, headers))).toMatch(refused)
+      })
       expect(count).toBe(0)
     },
   )
   it('a name that moves home after it was looked at is never looked up again', async () => {
     const { outbound, asked } = withAnswers(['203.0.113.1'], ['127.0.0.1'])
     const count = await connections((at) => code(outbound.post(`https://rebind.example:${at}/`, headers, 'x')))
+    expect([count, asked()]).toEqual([0, 1])
+  })
+  it('nor is one that documents are fetched from', async () => {
+    const { outbound, asked } = withAnswers(['203.0.113.1'], ['127.0.0.1'])
+    const count = await connections((at) => code(outbound.get(`https://rebind.example:${at}/`, headers)))
     expect([count, asked()]).toEqual([0, 1])
   })
 })
@@ -169,4 +190,30 @@ describe('a receiver on this machine, in development', () => {
   it('may not keep us waiting', async () => expect(await code(at('/never'))).toBe('ETIMEDOUT'))
   it('may be down', async () =>
     expect(await code(outbound.post('http://127.0.0.1:1/', headers, 'x'))).toBe('ECONNREFUSED'))
+})
+
+describe('a document on this machine, in development', () => {
+  const outbound = createOutbound({ allowLoopback: true, timeoutMs: 300 })
+  const at = (path: string) => outbound.get(`http://127.0.0.1:${port}${path}`, { accept: 'application/json' })
+  it('is fetched', async () => {
+    const { status, cacheControl, body } = await at('/document')
+    expect([status, cacheControl]).toEqual([200, 'max-age=7'])
+    expect(JSON.parse(body.toString())).toEqual([
+      'GET',
+      { accept: 'application/json', 'user-agent': 'mlpipes-auth', host: `127.0.0.1:${port}`, connection: 'close' },
+    ])
+  })
+  it('is not where it says that it moved to', async () => {
+    expect(await code(at('/redirect'))).toBe(302)
+    expect(served).toBe(1)
+  })
+  it('has a limit', async () => {
+    expect((await at('/largest')).body).toHaveLength(maxDocumentBytes)
+    expect(await code(at('/larger'))).toBe('ETOOLARGE')
+  })
+  it.each(['/never', '/drip'])('may not keep us waiting: %s', async (path) =>
+    expect(await code(at(path))).toBe('ETIMEDOUT'),
+  )
+  it('is whole or not there', async () => expect(await code(at('/cut'))).toBe('ECONNRESET'))
+  it('may be down', async () => expect(await code(outbound.get('http://127.0.0.1:1/', {}))).toBe('ECONNREFUSED'))
 })

@@ -51,10 +51,12 @@ export type Caller = PersonCaller | ClientCaller
 
 export interface Callers {
   /**
-   * Who sent a request. Decided from headers alone.
-   * @throws ApiProblem when nobody is known, or a browser's change did not come from our own page
+   * Who sent a request. Decided from headers alone; whether their own hand did is `assertOwn`.
+   * @throws ApiProblem when nobody is known
    */
   identify(request: FastifyRequest): Promise<Caller>
+  /** @throws ApiProblem when a browser's request did not come from our own page */
+  assertOwn(request: FastifyRequest): void
   hold: typeof holdCaller
 }
 
@@ -89,8 +91,8 @@ export function createCallers(parts: Parts): Callers {
     if (token.kind === 'account' && token.session) await activity.used(token.session, token.policy)
   }
 
-  async function ofBearer(value: string): Promise<Caller> {
-    const token = await bearerTokens.find(value)
+  async function ofBearer(value: string, ip: string | undefined): Promise<Caller> {
+    const token = await bearerTokens.find(value, ip)
     if (!token || !isForUs(token, issuer)) throw unknown(invalidToken)
     const known = { clientId: token.clientId, scopes: token.scopes }
     const caller =
@@ -111,15 +113,6 @@ export function createCallers(parts: Parts): Callers {
   async function ofBrowser(request: FastifyRequest): Promise<Caller> {
     const session = await browserSessions.read(request.cookies, originOf(request.raw).ip)
     if (!session) throw unknown('Bearer')
-    const { origin } = request.headers
-    // Only our own pages: an app at another origin calls with a token (F20).
-    if (origin !== undefined && origin !== issuer) throw new ApiProblem('request_foreign')
-    if (
-      request.method !== 'GET' &&
-      request.method !== 'HEAD' &&
-      (isForeign(request, issuer) || !csrfTokens.holds(request))
-    )
-      throw new ApiProblem('request_foreign')
     const caller = await findCallerOfSession(database, session)
     if (!caller) throw unknown('Bearer')
     return caller
@@ -131,7 +124,15 @@ export function createCallers(parts: Parts): Callers {
       if (authorization === undefined) return ofBrowser(request)
       const value = /^Bearer ([!-~]+)$/i.exec(authorization)?.[1]
       if (value === undefined) throw unknown('Bearer')
-      return ofBearer(value)
+      return ofBearer(value, originOf(request.raw).ip)
+    },
+    assertOwn(request) {
+      const { authorization, origin } = request.headers
+      if (authorization !== undefined) return
+      // Only our own pages: an app at another origin calls with a token (F20).
+      if (origin !== undefined && origin !== issuer) throw new ApiProblem('request_foreign')
+      const isRead = request.method === 'GET' || request.method === 'HEAD'
+      if (!isRead && (isForeign(request, issuer) || !csrfTokens.holds(request))) throw new ApiProblem('request_foreign')
     },
     hold: holdCaller,
   }
@@ -163,6 +164,31 @@ export async function holdCaller(tx: Tx, caller: Caller): Promise<Caller | undef
   }
   const [row] = await runIn(tx, `${findPerson} for share of m`, [id, organization.id])
   return toPerson(row, { ...caller, accountId: id })
+}
+
+/** Who does something in the name of an organisation: a person or a service client, and where they are that. */
+export interface Holder {
+  readonly type: 'account' | 'client'
+  readonly id: string
+  readonly organizationId: string
+}
+
+/**
+ * What somebody may do now, without a request of theirs, held until the transaction ends: nobody switches them off or
+ * takes their roles away meanwhile.
+ * @returns undefined for one who may not act there
+ */
+export async function holdPermissions(
+  tx: Tx,
+  { type, id, organizationId }: Holder,
+): Promise<ReadonlySet<Permission> | undefined> {
+  const values = [id, organizationId]
+  if (type === 'client') {
+    const [row] = await runIn(tx, `${findClient} for share of c`, values)
+    return row && new Set((row['permissions'] as string[]).filter(isPermission))
+  }
+  const [row] = await runIn(tx, `${findPerson} for share of m, a`, values)
+  return row && permissionsOf(row['roles'] as string[], row['own'] as Record<string, string[]>)
 }
 
 const invalidToken = 'Bearer error="invalid_token"'

@@ -11,6 +11,7 @@ import type { Caller } from './caller.ts'
 
 const denialCodes: ReadonlySet<ApiProblemCode> = new Set([
   'forbidden',
+  'request_foreign',
   'scope_insufficient',
   'step_up_required',
   'client_too_weak',

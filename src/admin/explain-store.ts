@@ -58,6 +58,9 @@ export interface ExplainedToken {
   readonly isExpired: boolean
   readonly isConsumed: boolean
   readonly hasGrant: boolean
+  readonly iat: number | undefined
+  readonly iiat: number | undefined
+  readonly readAt: Date
 }
 
 const findPerson = `select a.id, a.name, a.disabled_at is not null as disabled, m.roles,
@@ -121,7 +124,7 @@ export async function readSession(
 }
 
 const findToken = `select p.model, p.account_id, p.payload, p.organization_id, p.expires_at, p.consumed_at is not null as consumed,
-      coalesce(p.expires_at <= now(), false) as expired, c.client_id, c.name as client_name,
+      coalesce(p.expires_at <= now(), false) as expired, now() as read_at, c.client_id, c.name as client_name,
       c.organization_id as client_organization_id, c.disabled_at is null and o.closed_at is null as enabled,
       p.grant_id is null or exists (select from mlpipes_auth.oidc_payloads g
         where g.model = 'Grant' and g.id_hash = $3 and (g.expires_at is null or g.expires_at > now())) as has_grant
@@ -157,6 +160,9 @@ function toToken(row: Row): ExplainedToken {
     isExpired: row['expired'] === true,
     isConsumed: row['consumed'] === true,
     hasGrant: row['has_grant'] === true,
+    iat: numberOf(payload['iat']),
+    iiat: numberOf(payload['iiat']),
+    readAt: row['read_at'] as Date,
   }
 }
 

@@ -1,4 +1,6 @@
 // What holds for a person, session or token, and what of it is not met. Pure.
+
+import { isOutlived } from '../oidc/token-age.ts'
 import { explainPolicy, type PolicySource } from '../organizations/explain.ts'
 import { isAddressAllowed } from '../organizations/network.ts'
 import type { Policies } from '../organizations/organizations.ts'
@@ -132,6 +134,7 @@ export function tokenReason(
   if (bound?.endedAt) return 'ended'
   if (bound && bound.readAt >= bound.absoluteExpiresAt) return 'absolute'
   if (bound && bound.readAt >= bound.idleExpiresAt) return 'idle'
+  if (isOutlived(token, policy, Math.floor(token.readAt.getTime() / 1000))) return 'expired'
   const amr = token.amr ?? bound?.amr
   return amr && breachOf({ amr, isPlaceAllowed: !bound || isAddressAllowed(policy, bound.ip) }, policy)
 }

@@ -47,7 +47,7 @@ export const operations = {
     group,
     permission: 'user:create',
     summary: 'Invite somebody',
-    description: `Mails a link that works for ${linkSeconds.invite / 3_600} hours. Who has an account in another organisation becomes a guest with it; anybody else makes one. Roles that permit something need membership:write, a step-up, and that the caller holds it too.`,
+    description: `Mails a link that works for ${linkSeconds.invite / 3_600} hours. Who has an account in another organisation becomes a guest with it; anybody else makes one. Roles that permit something need membership:write, a step-up, and that the caller holds it too. It counts while the caller could still send it.`,
     body: z.strictObject({ email, roles: roleList.default([]) }),
     answer: { status: 201, description: 'The invitation.', schema: invitationSchema },
     problems: ['step_up_required', 'client_too_weak'],
@@ -82,7 +82,8 @@ export function addInvitations({ on }: Kernel, { invitations, links, now }: Invi
     if (!isEmailShaped(normalizeEmail(body.email)))
       throw new ApiProblem('input_invalid', [{ path: 'email', message: 'must be a whole e-mail address' }])
     await assertMayGive(tx, organization.id, caller, roles, now())
-    const inviter = { actor: about.actor, name: caller.name, origin: about.origin }
+    const by = { type: caller.kind, id: caller.id, organizationId: caller.organization.id }
+    const inviter = { by, name: caller.name, origin: about.origin }
     const id = await invitations.invite(tx, { email: body.email, organization, roles }, inviter)
     const createdAt = now()
     const expiresAt = new Date(createdAt.getTime() + linkSeconds.invite * 1_000)

@@ -49,6 +49,7 @@ import type { Caller, Callers, OrganizationRef } from './caller.ts'
 import { createDenials } from './denials.ts'
 import { once, readIdempotencyKey, type StoredAnswer } from './idempotency.ts'
 import type { AdminOperation } from './operation.ts'
+import { administrationKey } from './rules.ts'
 import { toEtag } from './versions.ts'
 
 export interface KernelParts {
@@ -114,6 +115,7 @@ export function createKernel(scope: FastifyInstance, parts: KernelParts): Kernel
     const caller = await callers.identify(request)
     const attempt = { caller, organizationId: caller.organization.id, operationId: operation.id, request }
     await denials.watch(attempt, async () => {
+      callers.assertOwn(request)
       assertScope(operation, caller)
       assertPermitted(operation, caller)
       assertSteppedUp(operation, caller, now())
@@ -166,7 +168,7 @@ export function createKernel(scope: FastifyInstance, parts: KernelParts): Kernel
   }
 }
 
-const exclusively = `select pg_advisory_xact_lock(hashtextextended('mlpipes_auth.administrators:' || $1, 0))`
+const exclusively = `select pg_advisory_xact_lock(${administrationKey})`
 
 /**
  * Confines the transaction to its organisation. For changes, holds the caller to what they may do now and until it ends:

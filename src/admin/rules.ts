@@ -4,10 +4,13 @@ import { ApiProblem } from '../api/problems.ts'
 import { type Row, runIn, type Tx } from '../db/database.ts'
 import { beyond } from '../db/organization-transaction.ts'
 import { type Permission, permissionsOf } from '../organizations/permissions.ts'
-import { assertSteppedUp, requireAll, requirePermission } from './access.ts'
+import { assertSteppedUp, requireAll } from './access.ts'
 import type { Caller } from './caller.ts'
 
 export const maxRolesHeld = 32
+
+/** The key of the lock under which it is changed who holds what in the organisation `$1`. */
+export const administrationKey = `hashtextextended('mlpipes_auth.administrators:' || $1, 0)`
 
 const ownRoles = `select name, permissions from mlpipes_auth.organization_roles
     where organization_id = $1 and name = any($2::text[])`
@@ -25,6 +28,16 @@ export async function permittedBy(
   return permissionsOf(roles, Object.fromEntries(rows.map((row) => [String(row['name']), textsOf(row['permissions'])])))
 }
 
+/** What somebody has to hold to give these roles: nothing where they permit nothing. No one grants what they do not hold. */
+export async function neededToGive(
+  tx: Tx,
+  organizationId: string,
+  roles: readonly string[],
+): Promise<ReadonlySet<Permission>> {
+  const permitted = await permittedBy(tx, organizationId, roles)
+  return permitted.size === 0 ? permitted : new Set<Permission>(['membership:write', ...permitted])
+}
+
 /**
  * Whether the caller may give these roles, to somebody new or in place of others.
  * @throws ApiProblem that names what the caller lacks: the permission to give any, or one that a role holds
@@ -36,10 +49,9 @@ export async function assertMayGive(
   roles: readonly string[],
   now: Date,
 ): Promise<void> {
-  const permitted = await permittedBy(tx, organizationId, roles)
-  if (permitted.size === 0) return
-  requirePermission(caller, 'membership:write')
-  requireAll(caller, permitted)
+  const needed = await neededToGive(tx, organizationId, roles)
+  if (needed.size === 0) return
+  requireAll(caller, needed)
   assertSteppedUp({ stepUp: true }, caller, now)
 }
 

@@ -7,7 +7,7 @@ import { type ClientInput, clientSchema } from '../clients/clients.ts'
 import { isSameJson } from '../clients/same-json.ts'
 import { saveClient } from '../clients/save.ts'
 import { isArgon2idPhc, isPasswordShaped, type Passwords } from '../credentials/password.ts'
-import { type PasswordSetting, setPassword } from '../credentials/password-store.ts'
+import { type PasswordSetting, rehashDigest, setPassword } from '../credentials/password-store.ts'
 import { totpSealContext } from '../credentials/totp.ts'
 import { randomId, type Secrets } from '../crypto/secrets.ts'
 import type { Db, Tx } from '../db/database.ts'
@@ -16,7 +16,7 @@ import { enqueueForMemberships } from '../deliveries/webhooks.ts'
 import { changePolicy } from '../organizations/changes.ts'
 import { slugSchema } from '../organizations/organizations.ts'
 import { effectivePolicy, type Platform, policyBreaches, policySchema } from '../organizations/policy.ts'
-import { endAccess } from '../sessions/ending.ts'
+import { type EndingCause, endAccess } from '../sessions/ending.ts'
 
 const printable = z
   .string()
@@ -336,9 +336,9 @@ async function applyAccount(
   if (input.totpSecret !== undefined && (await setTotp(tx, parts.secrets, id, input.totpSecret)))
     fields.push('totpSecret')
   if (fields.length === 0) return []
-  // Enabled again, the person signs in anew: nothing of before comes back (ASVS 7.4.2).
-  if (before && input.disabled && fields.includes('disabled'))
-    await endAccess(tx, { accountId: id, organizationId, cause: 'disabled', actor: { type: 'operator' }, origin: {} })
+  const cause = endingOf(fields, input.disabled)
+  if (before && cause)
+    await endAccess(tx, { accountId: id, organizationId, cause, actor: { type: 'operator' }, origin: {} })
   if (before && !input.disabled && fields.includes('disabled'))
     await enqueueForMemberships(tx, { type: 'account.enabled', data: { accountId: id } })
   const event = before
@@ -353,6 +353,15 @@ async function applyAccount(
   return [{ kind: 'account', id: email, change: before ? 'updated' : 'created', fields }]
 }
 
+/** What a change of these fields ends; one ending takes everything, whichever of them it is for. */
+function endingOf(fields: readonly string[], disabled: boolean): EndingCause | undefined {
+  // Enabled again, the person signs in anew: nothing of before comes back (ASVS 7.4.2).
+  if (disabled && fields.includes('disabled')) return 'disabled'
+  // Whoever signed in with what was replaced may be why it was.
+  if (fields.includes('password')) return 'password_changed'
+  return fields.includes('totpSecret') ? 'factor_changed' : undefined
+}
+
 /** Makes a hash the account's password, whatever stands there. False when it stands there already. */
 async function replacePassword(
   tx: Tx,
@@ -360,11 +369,13 @@ async function replacePassword(
 ): Promise<boolean> {
   const before = await tx
     .selectFrom('password_credentials')
-    .select('hash')
+    .select(['hash', 'rehash_digest'])
     .where('account_id', '=', wanted.accountId)
     .forUpdate()
     .executeTakeFirst()
   if (before?.hash === wanted.hash) return false
+  // A sign-in made it stronger since: the file names the same password as before.
+  if (before && before.rehash_digest === rehashDigest(wanted.hash, before.hash)) return false
   const isSet = await setPassword(tx, {
     ...wanted,
     expectedHash: before?.hash,

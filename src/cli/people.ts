@@ -40,7 +40,7 @@ export async function invitePerson(
     .executeTakeFirst()
   if (!organization) throw new NotPossible(`there is no open organisation ${organizationSlug}`)
   const mailing = { issuer, links: createMailLinks(database, secrets), outbox: createOutbox({ database, secrets }) }
-  const inviter = { actor: { type: 'operator' as const }, name: 'The operator', origin: {} }
+  const inviter = { by: { type: 'operator' as const }, name: 'The operator', origin: {} }
   await transact(database.kysely, (tx) => mailInvitation(tx, mailing, { email, organization, roles }, inviter))
 }
 

@@ -2,6 +2,7 @@
 // What a new password has to be is in password-rules.ts, how it is hashed and compared in password.ts.
 import { appendAudit } from '../audit/audit.ts'
 import type { Actor, AuditEvent, Origin } from '../audit/events.ts'
+import { sha256 } from '../crypto/secrets.ts'
 import { type Database, type Db, runIn, type Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import type { Passwords } from './password.ts'
@@ -91,6 +92,11 @@ const set = `with changed as (
   )
   select exists (select account_id from won) as won,
     exists (select disabled_at from restored where disabled_at is not null) as restored`
+
+/** By which a hash is known to be a stronger form of another one, of the same password. */
+export function rehashDigest(weaker: string, stronger: string): string {
+  return sha256(`${weaker} ${stronger}`)
+}
 
 export interface PasswordSetting {
   readonly accountId: string

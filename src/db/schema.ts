@@ -45,6 +45,7 @@ export interface Schema {
     hash: string
     changed_at: GeneratedTimestamp
     must_change: Generated<boolean>
+    rehash_digest: Generated<string | null>
   }
   password_history: { id: GeneratedAlways<string>; account_id: string; hash: string; retired_at: GeneratedTimestamp }
   totp_credentials: {

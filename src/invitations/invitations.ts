@@ -3,16 +3,18 @@
 import { z } from 'zod'
 import { canonicalEmail, normalizeEmail } from '../accounts/accounts.ts'
 import { appendAudit } from '../audit/audit.ts'
-import type { Actor, Origin } from '../audit/events.ts'
+import type { AuditEvent, Origin } from '../audit/events.ts'
 import { linkSeconds, linkUrl, type MailLinks } from '../credentials/mail-links.ts'
 import type { Passwords } from '../credentials/password.ts'
 import { checkNewPassword, effectivePasswordRules, type PasswordProblem } from '../credentials/password-rules.ts'
 import { randomId, sha256 } from '../crypto/secrets.ts'
 import { type Database, runIn, type Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
+import { enqueueWebhooks } from '../deliveries/webhooks.ts'
 import { proveAddress } from '../login/address-proof.ts'
 import type { Outbox } from '../mail/outbox.ts'
 import type { Organization, Organizations } from '../organizations/organizations.ts'
+import { type InvitedBy, inviterSchema, whyNotGiven } from './inviters.ts'
 
 export interface Invitation {
   readonly email: string
@@ -49,7 +51,7 @@ export interface Invited {
 }
 
 export interface Inviter {
-  readonly actor: Actor
+  readonly by: InvitedBy
   readonly name: string
   readonly origin: Origin
 }
@@ -64,7 +66,7 @@ interface Parts {
 }
 
 const kind = 'invite'
-const payloadSchema = z.strictObject({ email: z.string(), roles: z.array(z.string()) })
+const payloadSchema = z.strictObject({ email: z.string(), roles: z.array(z.string()), by: inviterSchema })
 
 /** Undoes an acceptance whose link was spent by somebody faster, or whose address got an account or lost it meanwhile. */
 class Undone extends Error {}
@@ -124,11 +126,23 @@ export function createInvitations(parts: Parts): Invitations {
     return id
   }
 
-  /** Spends the link and gives the place, with its audit row. */
-  async function join(tx: Tx, token: string, invitation: Invitation, person: Person, origin: Origin): Promise<void> {
-    if (!(await links.spend(tx, kind, token))) throw new Undone()
+  /**
+   * Spends the link and gives the place, with its audit row.
+   * @returns false, with an audit row that says why, when who invited may not give it any more: the link is spent all the same
+   */
+  async function join(tx: Tx, token: string, invitation: Invitation, person: Person, origin: Origin): Promise<boolean> {
+    const spent = await links.spend(tx, kind, token)
+    if (!spent) throw new Undone()
     const { organization, roles } = invitation
     const isNew = 'hash' in person
+    const reason = await whyNotGiven(tx, payloadSchema.parse(spent.payload).by, {
+      organizationId: organization.id,
+      roles,
+    })
+    if (reason !== undefined) {
+      await appendAudit(tx, refusedEvent(reason, organization.id, isNew ? undefined : person.id, origin))
+      return false
+    }
     const accountId = isNew ? await createAccount(tx, invitation, person.name, person.hash) : person.id
     // The link was mailed to the address: what somebody else set on it before goes (F59).
     if (!isNew) await proveAddress(tx, person, origin)
@@ -138,6 +152,7 @@ export function createInvitations(parts: Parts): Invitations {
       // Who has a place already keeps it as it is: an old invitation takes nobody's roles away.
       .onConflict((conflict) => conflict.columns(['account_id', 'organization_id']).doNothing())
       .executeTakeFirst()
+    const isGiven = given.numInsertedOrUpdatedRows === 1n
     // The insert waited for whoever was taking the place away; what they did is seen from here.
     if (!isNew && (await runIn(tx, mayJoin, [sha256(token), accountId])).length === 0) throw new Undone()
     await appendAudit(tx, {
@@ -147,8 +162,14 @@ export function createInvitations(parts: Parts): Invitations {
       accountId,
       organizationId: organization.id,
       origin,
-      details: { roles: given.numInsertedOrUpdatedRows === 1n ? [...roles] : [] },
+      details: { roles: isGiven ? [...roles] : [] },
     })
+    if (isGiven)
+      await enqueueWebhooks(tx, organization.id, {
+        type: 'membership.created',
+        data: { accountId, roles: [...roles] },
+      })
+    return true
   }
 
   return {
@@ -171,13 +192,30 @@ export function createInvitations(parts: Parts): Invitations {
         person = known
       }
       try {
-        await transact(db, (tx) => join(tx, token, invitation, person, origin))
-        return { ok: true }
+        const joined = await transact(db, (tx) => join(tx, token, invitation, person, origin))
+        return joined ? { ok: true } : { ok: false, reason: 'link_dead' }
       } catch (error) {
         if (error instanceof Undone) return { ok: false, reason: 'link_dead' }
         throw error
       }
     },
+  }
+}
+
+function refusedEvent(
+  reason: string,
+  organizationId: string,
+  accountId: string | undefined,
+  origin: Origin,
+): AuditEvent<'link.refused'> {
+  return {
+    name: 'link.refused',
+    outcome: 'failure',
+    actor: accountId === undefined ? { type: 'anonymous' } : { type: 'account', id: accountId },
+    accountId,
+    organizationId,
+    origin,
+    details: { kind, reason, attempts: 1 },
   }
 }
 
@@ -195,13 +233,13 @@ export async function mailInvitation(
   tx: Tx,
   mailing: Pick<Parts, 'issuer' | 'links' | 'outbox'>,
   { email: given, organization, roles }: Invited,
-  { actor, name, origin }: Inviter,
+  { by, name, origin }: Inviter,
 ): Promise<string> {
   const email = canonicalEmail(given)
   const token = await mailing.links.issue(tx, {
     kind,
     organizationId: organization.id,
-    payload: { email, roles: [...roles] },
+    payload: { email, roles: [...roles], by },
   })
   await mailing.outbox.enqueue(tx, {
     template: 'invitation',
@@ -216,7 +254,7 @@ export async function mailInvitation(
   await appendAudit(tx, {
     name: 'invitation.sent',
     outcome: 'success',
-    actor,
+    actor: by.type === 'operator' ? { type: by.type } : { type: by.type, id: by.id },
     organizationId: organization.id,
     origin,
     details: { roles: [...roles] },

@@ -1,7 +1,10 @@
 // `apply`: idempotent, one transaction, all problems at once, each change audited.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { ApplyError } from '../../src/apply/apply.ts'
-import { databaseKinds, people, startServer, type TestServer } from '../support/server.ts'
+import { replaceClientSecret, usualOverlapSeconds } from '../../src/clients/secret.ts'
+import { createSecrets } from '../../src/crypto/secrets.ts'
+import { basic, post } from '../support/client.ts'
+import { databaseKinds, people, startServer, type TestServer, testSecret } from '../support/server.ts'
 
 describe.each(databaseKinds)('apply on %s', (kind) => {
   let server: TestServer
@@ -92,6 +95,28 @@ describe.each(databaseKinds)('apply on %s', (kind) => {
     expect(await problemsOf(file)).toContain(path)
   })
 
+  it.each(['https://10.0.0.5/logout', 'https://[fd00::1]/logout', 'http://127.0.0.2/logout', 'http://c.example/'])(
+    'refuses sign-outs to %s',
+    async (backchannel_logout_uri) => {
+      const client = { client_id: 'told', client_secret: 'told-secret-0', client_name: 'Told', organization: 'mercy' }
+      const redirect_uris = ['https://c.example/']
+      const path = 'clients.0.backchannel_logout_uri'
+      expect(await problemsOf({ clients: [{ ...client, redirect_uris, backchannel_logout_uri }] })).toEqual([path])
+    },
+  )
+
+  it.each([
+    'https://c.example/logout',
+    'https://8.8.8.8/',
+    'http://127.0.0.1/',
+    'http://[::1]:8080/',
+    'https://localhost/',
+  ])('takes sign-outs to %s', async (backchannel_logout_uri) => {
+    const client = { client_id: 'told', client_secret: 'told-secret-0', client_name: 'Told', organization: 'mercy' }
+    const redirect_uris = ['https://c.example/']
+    expect(await problemsOf({ clients: [{ ...client, redirect_uris, backchannel_logout_uri }] })).toEqual([])
+  })
+
   it('policies that stand at their floor are taken', async () => {
     expect(
       await problemsOf({
@@ -104,5 +129,100 @@ describe.each(databaseKinds)('apply on %s', (kind) => {
         ],
       }),
     ).toEqual([])
+  })
+
+  describe('a secret that is changed', () => {
+    const app = (secret: string | undefined, extra: object = {}) => ({
+      clients: [
+        {
+          client_id: 'rotated',
+          client_secret: secret,
+          client_name: 'Rotated',
+          organization: 'mercy',
+          grant_types: ['client_credentials' as const],
+          scope: 'openid',
+          ...extra,
+        },
+      ],
+    })
+    const [first, second, third] = ['first-secret-0', 'second-secret-0', 'third-secret-0'] as const
+    const works = async (...wanted: string[]) => {
+      const statuses = wanted.map(async (secret) => {
+        const form = { grant_type: 'client_credentials' }
+        return (await post(server, '/oauth/token', 'rotated', form, { authorization: basic('rotated', secret) })).status
+      })
+      return (await Promise.all(statuses)).map((status) => status === 200)
+    }
+    const stored = async () => {
+      const [row] = await server.database.run(
+        `select previous_secret_digest, previous_secret_until, extract(epoch from previous_secret_until - now()) as left
+         from mlpipes_auth.clients where client_id = 'rotated'`,
+        [],
+      )
+      return row
+    }
+
+    it('leaves the one of before working for a day, and then no more', async () => {
+      await server.apply(app(first))
+      expect(await stored()).toMatchObject({ previous_secret_digest: null, previous_secret_until: null })
+      await server.apply(app(second))
+      expect(await works(first, second)).toEqual([true, true])
+      const seconds = Number((await stored())?.['left'])
+      expect(seconds).toBeGreaterThan(usualOverlapSeconds - 60)
+      expect(seconds).toBeLessThanOrEqual(usualOverlapSeconds)
+      await server.database.run(
+        "update mlpipes_auth.clients set previous_secret_until = now() where client_id = 'rotated'",
+        [],
+      )
+      expect(await works(first, second)).toEqual([false, true])
+    })
+
+    it('is not rotated again by the same file, nor by one that changes something else', async () => {
+      await server.apply(app(first))
+      const before = await stored()
+      const audited = (await server.audit('client.updated')).length
+      await server.apply(app(first))
+      expect((await server.audit('client.updated')).length).toBe(audited)
+      await server.apply(app(first, { client_name: 'Rotated Twice' }))
+      const { previous_secret_digest, previous_secret_until } = before ?? {}
+      expect(await stored()).toMatchObject({ previous_secret_digest, previous_secret_until })
+      expect(await works(first, second)).toEqual([true, true])
+    })
+
+    it('is one of two: a third ends the first', async () => {
+      await server.apply(app(third))
+      expect(await works(first, second, third)).toEqual([true, false, true])
+    })
+
+    // An administrator replaced the secret on the page, and the file still says the old one.
+    it('ends at once no secret that somebody replaced elsewhere', async () => {
+      const [row] = await server.database.run(
+        "select organization_id from mlpipes_auth.clients where client_id = 'rotated'",
+        [],
+      )
+      const { secret } = await server.database.kysely.transaction().execute(async (tx) => {
+        const replaced = await replaceClientSecret(tx, createSecrets(testSecret), {
+          clientId: 'rotated',
+          organizationId: String(row?.['organization_id']),
+          overlapSeconds: 0,
+          actor: { type: 'operator' },
+          origin: {},
+        })
+        return replaced ?? { secret: '' }
+      })
+      expect(await works(third, secret)).toEqual([false, true])
+      await server.apply(app(third))
+      expect(await works(third, secret)).toEqual([true, true])
+    })
+
+    it('leaves none to an app that proves itself in another way', async () => {
+      const none = { token_endpoint_auth_method: 'none', grant_types: ['authorization_code'] }
+      const redirect_uris = ['http://localhost:9/callback']
+      await server.apply(app(undefined, { ...none, redirect_uris }))
+      expect(await stored()).toMatchObject({ previous_secret_digest: null, previous_secret_until: null })
+      await server.apply(app(first))
+      expect(await stored()).toMatchObject({ previous_secret_digest: null, previous_secret_until: null })
+      expect(await works(first, third)).toEqual([true, false])
+    })
   })
 })

@@ -5,6 +5,7 @@ import { appendAudit } from '../../audit/audit.ts'
 import type { Origin } from '../../audit/events.ts'
 import type { Notices } from '../../credentials/notices.ts'
 import { isPasswordShaped, normalizePassword, type Passwords } from '../../credentials/password.ts'
+import { rehashDigest } from '../../credentials/password-store.ts'
 import { clearFailures, recordFailure, type Throttle } from '../../credentials/throttle.ts'
 import type { Secrets } from '../../crypto/secrets.ts'
 import { runIn, type Tx } from '../../db/database.ts'
@@ -133,7 +134,7 @@ const hold = `select account_id from mlpipes_auth.password_credentials
 async function storeRehash(tx: Tx, account: SignInAccount, hash: string, origin: Origin): Promise<void> {
   const updated = await tx
     .updateTable('password_credentials')
-    .set({ hash })
+    .set({ hash, rehash_digest: rehashDigest(account.passwordHash ?? '', hash) })
     .where('account_id', '=', account.id)
     .where('hash', '=', account.passwordHash ?? '')
     .executeTakeFirst()

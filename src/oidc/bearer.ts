@@ -35,8 +35,11 @@ export interface ClientToken extends TokenFacts {
 export type BearerToken = AccountToken | ClientToken
 
 export interface BearerTokens {
-  /** What a token stands for; undefined when it is none, is over, or its session, grant or client is. */
-  find(token: string): Promise<BearerToken | undefined>
+  /**
+   * What a token stands for; undefined when it is none, is over, or its session, grant or client is.
+   * @param ip where it came from, if it was used; a public client runs where its person is, and may be in the wrong place
+   */
+  find(token: string, ip?: string): Promise<BearerToken | undefined>
 }
 
 /** Longer than any token of ours, whose ids have 256 bits. */
@@ -55,7 +58,7 @@ export function createBearerTokens(parts: {
     return metadata && String(metadata['organization_id'])
   }
 
-  async function findAccountToken(value: string): Promise<AccountToken | undefined> {
+  async function findAccountToken(value: string, ip: string | undefined): Promise<AccountToken | undefined> {
     const { AccessToken, Grant } = provider()
     // Finds none whose session has ended, when it was to end with it.
     const token = await AccessToken.find(value)
@@ -68,7 +71,8 @@ export function createBearerTokens(parts: {
     const account = await standings.accountOfToken(token, client)
     const isBound = token.expiresWithSession === true && token.sessionUid !== undefined
     const session = isBound ? await sessions.findByUid(token.sessionUid ?? '') : undefined
-    if (!account || tokenBreach(account.policy, token, session)) return undefined
+    const publicIp = client['token_endpoint_auth_method'] === 'none' ? ip : undefined
+    if (!account || tokenBreach(account.policy, token, session, publicIp)) return undefined
     return {
       kind: 'account',
       accountId: token.accountId,
@@ -99,9 +103,9 @@ export function createBearerTokens(parts: {
   }
 
   return {
-    async find(token) {
+    async find(token, ip) {
       if (!tokenPattern.test(token)) return undefined
-      return (await findAccountToken(token)) ?? (await findClientToken(token))
+      return (await findAccountToken(token, ip)) ?? (await findClientToken(token))
     },
   }
 }

@@ -88,7 +88,7 @@ const advance = `update mlpipes_auth.oidc_payloads p
 const poll = `update mlpipes_auth.oidc_payloads p set polled_at = clock_timestamp()
     where p.model = 'DeviceCode' and p.id_hash = $1 and p.expires_at > now()
     returning p.payload, p.consumed_at is not null as consumed,
-      extract(epoch from clock_timestamp() - p.consumed_at)::integer as consumed_seconds_ago,
+      floor(extract(epoch from clock_timestamp() - p.consumed_at))::integer as consumed_seconds_ago,
       coalesce(old.polled_at > clock_timestamp() - make_interval(secs => $2::integer), false) and not ${isDecided} as is_early`
 
 export interface DeviceCodeParts {

@@ -1,5 +1,6 @@
 // How long what the provider issues lasts. What a policy says of tokens, and when the session of one ends, decides; codes
-// and what a service gets for itself last as long for everybody.
+// and what a service gets for itself last as long for everybody. What is out already is held to the policy of now by
+// token-age.ts.
 import type { Configuration, KoaContextWithOIDC } from 'oidc-provider'
 import { sessionLimits } from '../sessions/policy.ts'
 import { accountOf } from './claims.ts'
@@ -32,6 +33,7 @@ export const lifetimes: NonNullable<Configuration['ttl']> = {
   RefreshToken: (context, token) => {
     const cap = accountOf(context)?.policy.tokens.refreshTokenTtl ?? refreshTokenSeconds
     const ageSeconds = token.iiat === undefined ? 0 : Math.floor(Date.now() / 1000) - token.iiat
+    // One that is older is refused before (token-age.ts), unless its last second went by since.
     return withinSession(context, token, Math.max(1, cap - ageSeconds))
   },
   Grant: (context) => accountOf(context)?.policy.tokens.refreshTokenTtl ?? refreshTokenSeconds,

@@ -45,7 +45,7 @@ export function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapte
         userAgent: origin.userAgent,
         signedIn: payload.loginTs !== undefined,
         limits,
-        extends: account?.policy.session.extendOnActivity ?? true,
+        updateAgeSeconds: account?.policy.session.extendOnActivity ? account.policy.session.updateAge : undefined,
         isUse: isSignIn || context?.oidc.entities.AuthorizationCode !== undefined,
       }
       const created: AuditEvent = {

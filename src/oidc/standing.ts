@@ -13,9 +13,10 @@ import { breachOf, type PolicyBreach, sessionLimits, sessionState } from '../ses
 import type { StoredSession } from '../sessions/sessions.ts'
 import { toProviderAccount } from './claims.ts'
 import { browserSessionOf, sessionOfToken } from './request-session.ts'
+import { type DatedToken, isOutlived } from './token-age.ts'
 
-/** What of a token tells whose it is and how it was come by. */
-export interface UsedToken {
+/** What of a token tells whose it is, how it was come by and how old it is. */
+export interface UsedToken extends DatedToken {
   readonly accountId?: string | undefined
   /** Of a code or refresh token. */
   readonly organizationId?: string | undefined
@@ -111,8 +112,11 @@ function organizationOf({ organizationId, extra }: UsedToken): string | undefine
 
 const texts = z.array(z.string())
 
+/** What a policy finds wanting in a token: how its person signed in, from where, or that it is older than it may get. */
+export type TokenBreach = PolicyBreach | 'age'
+
 /**
- * What a policy finds wanting in the sign-in behind a token.
+ * What a policy finds wanting in a token and the sign-in behind it.
  * @param session the one that the token ends with; a server that uses an offline token may be anywhere
  * @param publicIp where a public client is, which runs where its person is
  */
@@ -121,7 +125,9 @@ export function tokenBreach(
   token: UsedToken,
   session: StoredSession | undefined,
   publicIp?: string,
-): PolicyBreach | undefined {
+): TokenBreach | undefined {
+  // By the clock of the provider, which wrote when the token was issued.
+  if (isOutlived(token, policy, Math.floor(Date.now() / 1000))) return 'age'
   const amr = texts.safeParse(token.amr ?? token.extra?.['amr'] ?? session?.payload['amr'])
   // Tokens of an older release say nothing about how they were come by.
   if (!amr.success) return undefined
@@ -135,7 +141,7 @@ export function usedTokenBreach(
   context: KoaContextWithOIDC,
   policy: Policy,
   token: UsedToken,
-): PolicyBreach | undefined {
+): TokenBreach | undefined {
   const isPublic = context.oidc.client?.clientAuthMethod === 'none'
   return tokenBreach(policy, token, sessionOfToken(context.req), isPublic ? originOf(context.req).ip : undefined)
 }

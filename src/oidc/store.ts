@@ -51,7 +51,7 @@ const save = `with saved as (
   ), logged as (${auditInsert(columnCount + 1)})
   select count(*) from saved`
 const columns =
-  'payload, consumed_at is not null as consumed, extract(epoch from now() - consumed_at)::integer as consumed_seconds_ago'
+  'payload, consumed_at is not null as consumed, floor(extract(epoch from now() - consumed_at))::integer as consumed_seconds_ago'
 const unexpired = '(expires_at is null or expires_at > now())'
 const findMany = `select p.model, p.id_hash, ${columns} from unnest($1::text[], $2::text[]) as wanted (model, id_hash)
     join mlpipes_auth.oidc_payloads p on p.model = wanted.model and p.id_hash = wanted.id_hash where ${unexpired}`

@@ -22,7 +22,7 @@ const look = `select ${secondsLeft} from mlpipes_auth.sessions s where uid = $1 
 // A session past a limit is never brought back: the condition is the one that every read has.
 const extend = `update mlpipes_auth.sessions s set last_activity_at = now(),
       idle_expires_at = least(now() + make_interval(secs => least($2::integer, idle_seconds)), absolute_expires_at)
-    where uid = $1 and ${isLive} and ${isExtendable} returning ${secondsLeft}`
+    where uid = $1 and ${isLive} and ${isExtendable} returning ${secondsLeft}, uid, account_id, organization_id`
 
 /** What a live session has left; undefined when it has ended. Reading it is no activity. */
 export async function readSecondsLeft(database: Pick<Database, 'run'>, uid: string): Promise<SecondsLeft | undefined> {
@@ -31,13 +31,16 @@ export async function readSecondsLeft(database: Pick<Database, 'run'>, uid: stri
 }
 
 /**
- * Begins the idle limit of a live session anew, within its absolute one.
+ * Begins the idle limit of a live session anew, within its absolute one, and writes that down. However short a time ago that
+ * was done before: whoever presses a button beside a countdown is promised all of it.
  * @param idleSeconds what the policy of the moment says
  * @returns undefined when the session has ended, or an organisation that it was used for lets nobody extend it
  */
 export async function extendIdleLimit(tx: Tx, uid: string, idleSeconds: number): Promise<SecondsLeft | undefined> {
   const [row] = await runIn(tx, extend, [uid, idleSeconds])
-  return row && toSecondsLeft(row)
+  if (!row) return undefined
+  await appendAudit(tx, extendedEvent(row))
+  return toSecondsLeft(row)
 }
 
 function toSecondsLeft(row: Row): SecondsLeft {

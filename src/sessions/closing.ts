@@ -4,6 +4,7 @@ import { appendAudit } from '../audit/audit.ts'
 import type { Actor, Origin } from '../audit/events.ts'
 import { type Database, runIn, type Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
+import { tellClients } from '../deliveries/logouts.ts'
 import { endedEvent, endSessionsWhere, ringIfTold } from './ending.ts'
 import { isPersonal } from './tokens.ts'
 
@@ -26,9 +27,27 @@ const dropSome = `delete from mlpipes_auth.oidc_payloads where ctid = any(array(
 const dropOfClients = `delete from mlpipes_auth.oidc_payloads where (model, id_hash) in (
       select p.model, p.id_hash from mlpipes_auth.clients c join mlpipes_auth.oidc_payloads p on p.client_id = c.client_id
       where c.organization_id = $1
-      union select p.model, p.id_hash from mlpipes_auth.memberships m join mlpipes_auth.oidc_payloads p on p.account_id = m.account_id
-      where m.organization_id = $1 and p.organization_id = $1)
+      union all select p.model, p.id_hash from mlpipes_auth.memberships m join mlpipes_auth.oidc_payloads p on p.account_id = m.account_id
+      where m.organization_id = $1 and p.organization_id = $1 limit $2::integer)
     returning id_hash`
+// Sessions of others that go on, which were used for its apps: the session forgets the app, and in the same statement the app
+// hears of it, or the person would stay signed in there. What is forgotten is not found again, so each hears once. The apps
+// cannot act any more, but they can be told: whom the outbox tells is not asked whether their organisation is closed.
+const apps = 'select client_id from mlpipes_auth.clients where organization_id = $1'
+const partFromApps = `with page as materialized (
+    select s.uid, s.account_id, s.payload from mlpipes_auth.session_organizations x
+      join mlpipes_auth.sessions s on s.uid = x.session_uid
+    where x.organization_id = $1 and s.ended_at is null and jsonb_exists_any(s.payload -> 'authorizations', array(${apps}))
+    order by x.session_uid limit $2::integer for update of s
+  ), forgotten as (
+    update mlpipes_auth.sessions s
+      set payload = jsonb_set(s.payload, '{authorizations}', (s.payload -> 'authorizations') - array(${apps}))
+    from page where s.uid = page.uid returning s.uid
+  ), parted as (
+    select page.uid, page.account_id, page.payload, 'organization_closed' as cause, own.client_id
+    from page cross join lateral (${apps} and page.payload -> 'authorizations' -> client_id is not null) as own
+  ), ${tellClients}
+  select (select count(*) from forgotten)::integer as sessions, (select count(*) from told)::integer as told`
 // Links that let somebody in, or into it. "This was not me" stays: it only ends things.
 const endLinks = `update mlpipes_auth.mail_links set used_at = now() where used_at is null and kind <> 'not_me'
     and (organization_id = $1 or account_id in (select id from mlpipes_auth.accounts where organization_id = $1))`
@@ -55,8 +74,12 @@ export async function endOrganizationAccess(tx: Tx, { organizationId, actor, ori
   const cause = 'organization_closed' as const
   const sessions = await runIn(tx, endSome, [cause, organizationId, sessionsPerStep])
   const dropped = (await runIn(tx, dropSome, [organizationId, tokensPerStep])).length
-  const isDone = sessions.length < sessionsPerStep && dropped < tokensPerStep
-  const tokens = dropped + (isDone ? (await runIn(tx, dropOfClients, [organizationId])).length : 0)
+  const [parted] = await runIn(tx, partFromApps, [organizationId, sessionsPerStep])
+  const areParted =
+    sessions.length < sessionsPerStep && dropped < tokensPerStep && Number(parted?.['sessions']) < sessionsPerStep
+  const ofClients = areParted ? (await runIn(tx, dropOfClients, [organizationId, tokensPerStep])).length : 0
+  const isDone = areParted && ofClients < tokensPerStep
+  const tokens = dropped + ofClients
   const ended = { sessions: sessions.length, tokens }
   if (sessions.length + tokens > 0) {
     // Each session stands in the log of the organisation in which it was.
@@ -71,6 +94,7 @@ export async function endOrganizationAccess(tx: Tx, { organizationId, actor, ori
     })
   }
   ringIfTold(tx, sessions)
+  if (parted) ringIfTold(tx, [parted])
   return { ...ended, isDone }
 }
 
@@ -98,8 +122,11 @@ export async function finishWhileClosed(database: Database, organizationId: stri
   while (!(await transact(database.kysely, step)));
 }
 
+// What its apps have is dropped last.
 const findUnfinished = `select o.id from mlpipes_auth.organizations o where o.closed_at is not null
-    and exists (select from mlpipes_auth.sessions s where s.organization_id = o.id and s.ended_at is null) limit 100`
+    and (exists (select from mlpipes_auth.sessions s where s.organization_id = o.id and s.ended_at is null)
+      or exists (select from mlpipes_auth.clients c join mlpipes_auth.oidc_payloads p on p.client_id = c.client_id
+        where c.organization_id = o.id)) limit 100`
 
 /** Goes on with closings whose process ended in the middle. */
 export async function finishClosings(database: Database): Promise<void> {

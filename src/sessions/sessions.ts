@@ -2,7 +2,7 @@
 // and how it ended. Limits are columns that every read compares with the database's clock, never a ttl alone (D3).
 
 import type { AuditEvent } from '../audit/events.ts'
-import { auditInsert, auditParameterCount, auditValues } from '../audit/store.ts'
+import { auditInsert, auditInsertOf, auditParameterCount, auditValues } from '../audit/store.ts'
 import { coalesce } from '../db/coalesce.ts'
 import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
 import { type EndedSession, type EndingCause, endSessionById } from './ending.ts'
@@ -23,8 +23,8 @@ export interface SessionRow {
   /** Whether somebody signed in; a session without only carries a logout's state. */
   readonly signedIn: boolean
   readonly limits: SessionLimits
-  /** Whether coming back for another app begins the idle limit anew, as the policy says. */
-  readonly extends: boolean
+  /** Coming back for another app begins the idle limit anew once in so many seconds; undefined where the policy lets it not. */
+  readonly updateAgeSeconds: number | undefined
   /** Whether the request is one for which the session counts as used: one that is refused holds it to nothing. */
   readonly isUse: boolean
 }
@@ -68,19 +68,29 @@ const columnCount = 13
 // whichever replica took the password, only tells one sign-in from the next.
 const isNewSignIn = `s.payload -> 'loginTs' is distinct from excluded.payload -> 'loginTs'`
 const signedInAt = `case when ${isNewSignIn} then excluded.signed_in_at else s.signed_in_at end`
-// Activity extends where the policy says so; a new sign-in begins the limits anew in any case.
-const lastActivityAt = `case when $11::boolean and $13::boolean and ${isExtendable} or ${isNewSignIn} then now() else s.last_activity_at end`
+// Whether coming back for another app extends the session, asked under its lock: of those that come back at once, the one
+// that writes it down is the one that extends it. A sign-in is none of that, and begins the limits anew in any case.
+const dueExtension = `select s.uid from mlpipes_auth.sessions s
+      where s.uid = $1 and $13::boolean and s.ended_at is null and s.account_id is not null
+        and s.payload -> 'loginTs' is not distinct from $3::jsonb -> 'loginTs'
+        and s.last_activity_at <= now() - make_interval(secs => $11::integer) and ${isExtendable}
+      for update`
+const beginsAnew = `(exists (select from due) or ${isNewSignIn})`
+const lastActivityAt = `case when ${beginsAnew} then now() else s.last_activity_at end`
 // A session that was used for several organisations is held to the strictest of them; one that signs in anew for another
 // has tokens of the former still.
 const stricter = (column: string) =>
   `case when $13::boolean then least(s.${column}, excluded.${column}) else coalesce(s.${column}, excluded.${column}) end`
 const idleSeconds = stricter('idle_seconds')
 const absoluteSeconds = stricter('absolute_seconds')
-const idleExpiresAt = `${lastActivityAt} + make_interval(secs => coalesce(${idleSeconds}, $9::integer))`
+// Without an extension never later than it was.
+const idleExpiresAt = `least(${lastActivityAt} + make_interval(secs => coalesce(${idleSeconds}, $9::integer)),
+          case when not ${beginsAnew} then s.idle_expires_at end)`
 const absoluteExpiresAt = `coalesce(${signedInAt}, now()) + make_interval(secs => coalesce(${absoluteSeconds}, $10::integer))`
 // A session is created when an account enters it, once: not again at the resume after a consent, nor when the person
 // proves again who they are.
 const saveSession = `with before as (select account_id, organization_id from mlpipes_auth.sessions where uid = $1),
+    due as (${dueExtension}),
     saved as (
       insert into mlpipes_auth.sessions as s (uid, id_hash, payload, account_id, organization_id, ip, user_agent, signed_in_at,
         last_activity_at, idle_seconds, absolute_seconds, idle_expires_at, absolute_expires_at)
@@ -96,14 +106,19 @@ const saveSession = `with before as (select account_id, organization_id from mlp
         idle_expires_at = least(${idleExpiresAt}, ${absoluteExpiresAt}),
         absolute_expires_at = ${absoluteExpiresAt}
       where s.ended_at is null
-      returning uid, organization_id
+      returning uid, account_id, organization_id
     ), also as (
       insert into mlpipes_auth.session_organizations (session_uid, organization_id)
       select saved.uid, used.id from saved,
         unnest($12::text[] || array(select organization_id from before where $13::boolean)) as used (id)
       where $13::boolean and used.id <> saved.organization_id on conflict do nothing
     ), logged as (${auditInsert(columnCount + 1)}
-      where exists (select from saved) and not exists (select from before where account_id is not null))
+      where exists (select from saved) and not exists (select from before where account_id is not null)
+    ), extended as (${auditInsertOf(
+      ['name', 'outcome', 'actor_type', 'actor_id', 'account_id', 'organization_id', 'session_uid', 'details'],
+      `select 'session.extended', 'success', 'account', account_id, account_id, organization_id, uid, '{}'::jsonb
+        from saved where exists (select from due)`,
+    )})
     select uid from saved`
 
 // A share lock: whoever ends the session waits until what is issued in it is stored, and can then take it away.
@@ -114,7 +129,7 @@ export interface Sessions {
   findByUid(uid: string): Promise<StoredSession | undefined>
   /** Why the session with this id has ended, also when nobody has marked it so yet; undefined when it lives or is none. */
   endOf(idHash: string): Promise<string | undefined>
-  /** Writes the row in one statement, with `created` if that is when an account enters the session. */
+  /** Writes the row in one statement, with `created` if that is when an account enters the session, or its extension. */
   save(tx: Tx | undefined, row: SessionRow, created: AuditEvent | undefined): Promise<void>
   /** Keeps a session from being ended until the transaction commits. False when it has been ended. */
   hold(tx: Tx, uid: string): Promise<boolean>
@@ -151,7 +166,7 @@ export function createSessions(database: Database): Sessions {
         row.signedIn,
         row.limits.idleSeconds,
         row.limits.absoluteSeconds,
-        row.extends,
+        row.updateAgeSeconds ?? null,
         [...new Set(row.usedFor)],
         row.isUse,
         ...auditValues(created ? [created] : []),

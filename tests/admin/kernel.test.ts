@@ -1,7 +1,8 @@
 // What stands before every operation of the admin API: who calls, scope, permission, organisation, input.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { authorizationUrl, Browser, signIn } from '../support/client.ts'
 import { databaseKinds } from '../support/server.ts'
-import { type AdminServer, problem, seed, startAdmin } from './support.ts'
+import { type AdminServer, problem, type Sent, seed, startAdmin } from './support.ts'
 
 describe.each(databaseKinds)('the admin API on %s', (kind) => {
   let server: AdminServer
@@ -139,11 +140,7 @@ describe.each(databaseKinds)('the admin API on %s', (kind) => {
 
   it('takes the browser of a signed-in person, of our own origin only', async () => {
     const get = (headers: Record<string, string>) => server.call(undefined, '/api/admin/me', { headers })
-    const { Browser, authorizationUrl, signIn } = await import('../support/client.ts')
-    const browser = new Browser(server)
-    await server.apply({ ...seed, accounts: [{ ...nobodySpecial, organization: 'mercy' }] })
-    await signIn(browser, authorizationUrl(server, 'console', { scope: 'openid' }), nobodySpecial.email)
-    const cookie = browser.cookies.map(({ name, value }) => `${name}=${value}`).join('; ')
+    const { cookie } = await browserOf(nobodySpecial)
     expect((await get({ cookie })).body).toMatchObject({ email: nobodySpecial.email, scopes: null })
     expect((await get({ cookie, origin: server.issuer })).status).toBe(200)
     expect((await get({ cookie, origin: 'https://evil.example' })).status).toBe(403)
@@ -151,6 +148,74 @@ describe.each(databaseKinds)('the admin API on %s', (kind) => {
     // A bad token is not made good by a cookie beside it.
     expect((await get({ cookie, authorization: 'Bearer nonsense' })).status).toBe(401)
   })
+
+  it('lets that browser change something with its CSRF token, and writes down what another page tried', async () => {
+    const { cookie, token } = await browserOf(housekeeper)
+    const other = await browserOf(nobodySpecial)
+    const victim = String(server.ids.get('victim@mercy.example'))
+    const path = `/api/admin/users/${victim}`
+    const me = await server.call(undefined, '/api/admin/me', { headers: { cookie } })
+    const denials = async () =>
+      (await server.audit('admin.access_denied')).filter(({ actorId }) => actorId === me.body['id'])
+    const change = async (headers: Record<string, string>) => {
+      const read = await server.call(undefined, path, { headers: { cookie } })
+      const sent: Sent = {
+        method: 'PATCH',
+        body: { name: 'Renamed Person' },
+        headers: { cookie, 'if-match': read.headers.get('etag') ?? '', ...headers },
+      }
+      return { answer: await server.call(undefined, path, sent), before: read.body['name'] }
+    }
+    const refused: [string, Record<string, string>][] = [
+      ['no token', {}],
+      ['an empty one', { 'x-csrf-token': '' }],
+      ["another browser's", { 'x-csrf-token': other.token }],
+      ['another origin', { 'x-csrf-token': token, origin: 'https://evil.example' }],
+      ['no origin that can be told', { 'x-csrf-token': token, origin: 'null' }],
+      ['another site', { 'x-csrf-token': token, 'sec-fetch-site': 'cross-site' }],
+      ['another host of the same site', { 'x-csrf-token': token, 'sec-fetch-site': 'same-site' }],
+      [
+        'another site that claims to be ours',
+        { 'x-csrf-token': token, 'sec-fetch-site': 'cross-site', origin: server.issuer },
+      ],
+    ]
+    for (const [index, [name, headers]] of refused.entries()) {
+      const { answer, before } = await change(headers)
+      expect(answer, name).toMatchObject({ status: 403, body: { type: problem('request_foreign') } })
+      const after = await server.call(undefined, path, { headers: { cookie } })
+      expect(after.body['name'], name).toBe(before)
+      const rows = await denials()
+      expect(rows, name).toHaveLength(index + 1)
+      expect(rows[0], name).toMatchObject({
+        accountId: me.body['id'],
+        organizationId: await idOf('mercy'),
+        sessionUid: expect.any(String),
+        requestId: answer.body['instance'],
+        details: { operation: 'updateUser', reason: 'request_foreign', target: victim },
+      })
+    }
+    const ours = { 'x-csrf-token': token, origin: server.issuer, 'sec-fetch-site': 'same-origin' }
+    expect((await change(ours)).answer).toMatchObject({ status: 200, body: { name: 'Renamed Person' } })
+    expect((await server.audit('account.updated'))[0]).toMatchObject({ actorId: me.body['id'] })
+    expect(await denials()).toHaveLength(refused.length)
+    // Nobody is known by a CSRF token alone.
+    const stranger = await server.call(undefined, path, {
+      method: 'PATCH',
+      body: {},
+      headers: { 'x-csrf-token': token },
+    })
+    expect(stranger.status).toBe(401)
+  })
+
+  /** The console's pages in a browser of this person: its cookies and its CSRF token. */
+  async function browserOf(person: typeof nobodySpecial) {
+    const browser = new Browser(server)
+    await server.apply({ ...seed, accounts: [{ ...person, organization: 'mercy' }] })
+    await signIn(browser, authorizationUrl(server, 'console', { scope: 'openid' }), person.email)
+    const { text } = await browser.request('/api/auth/csrf', { headers: { accept: 'application/json' } })
+    const cookie = browser.cookies.map(({ name, value }) => `${name}=${value}`).join('; ')
+    return { cookie, token: String(JSON.parse(text).csrfToken) }
+  }
 })
 
 const nobodySpecial = {
@@ -160,3 +225,4 @@ const nobodySpecial = {
   emailVerified: true,
   roles: ['support'],
 }
+const housekeeper = { ...nobodySpecial, email: 'house@mercy.example', name: 'House Keeper', roles: ['org_admin'] }

@@ -341,6 +341,11 @@ class World {
       await this.#passFor(of, seconds, columns.join())
       const values = [this.#ids.get(of), seconds]
       await this.#sql(`update mlpipes_auth.oidc_payloads set ${back('expires_at')} where account_id = $1`, values)
+      const issued = `payload || jsonb_build_object('iat', (payload ->> 'iat')::integer - $2::integer)`
+      await this.#sql(
+        `update mlpipes_auth.oidc_payloads set payload = ${issued} where account_id = $1 and model = 'AccessToken'`,
+        values,
+      )
     }
   }
 

@@ -40,6 +40,7 @@ export interface ModelToken {
   /** Undefined for one that outlives its session. */
   readonly boundTo: ModelSession | undefined
   readonly session: ModelSession
+  readonly issuedAt: number
   readonly expiresAt: number
   isGone: boolean
 }
@@ -82,10 +83,12 @@ export class SessionModel {
     return session.endedBy === undefined && this.now < Math.min(session.idleEnd, session.absoluteEnd)
   }
 
-  isActive({ who, boundTo, organization, app, amr, expiresAt, isGone }: ModelToken): boolean {
+  isActive({ who, kind, boundTo, organization, app, amr, issuedAt, expiresAt, isGone }: ModelToken): boolean {
     const stands = boundTo === undefined || this.isLive(boundTo)
+    // It lasts as long as was promised, and no longer than is promised now.
+    const isOutlived = kind === 'access' && this.now >= issuedAt + this.policyOf(organization, app).ttl
     const mayAct = !this.disabled.has(who) && this.#satisfies(amr, this.policyOf(organization, app))
-    return !isGone && stands && mayAct && this.now < expiresAt
+    return !isGone && !isOutlived && stands && mayAct && this.now < expiresAt
   }
 
   /** Somebody proved who they are, in a new session or in one that goes on. Undefined: they are not let in. */
@@ -148,6 +151,7 @@ export class SessionModel {
     const boundTo = isOffline ? undefined : session
     return (['access', 'refresh'] as const).map((kind) => ({
       ...{ who: session.who, kind, organization, app, amr, session, boundTo, isGone: false },
+      issuedAt: this.now,
       expiresAt: Math.min(this.now + ttls[kind], boundTo?.absoluteEnd ?? Infinity),
     }))
   }

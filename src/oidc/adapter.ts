@@ -127,7 +127,7 @@ async function findIntrospected({ payloads, introspected }: AdapterParts, model:
 async function findToSpend(parts: AdapterParts, model: string, id: string, idHash: string) {
   const stored = await inRequestTransaction(parts.db, async (tx) => {
     const found = await parts.payloads.findLocked(tx, 'update', model, idHash)
-    if (found?.consumed) await appendAudit(tx, reuseEvent(model, idHash, isHonestRace(model, found)))
+    if (found?.consumed) await appendAudit(tx, reuseEvent(model, idHash, isHonestRace(model, found), found.payload))
     // A request that was being answered while access was ended may have stored its code afterwards.
     const { sessionUid } = found?.payload ?? {}
     const isInSession = model === 'AuthorizationCode' && typeof sessionUid === 'string'

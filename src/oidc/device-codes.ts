@@ -262,7 +262,7 @@ async function pollOnce(parts: DeviceCodeParts, tx: Tx, context: KoaContextWithO
   if (!row) return undefined
   if (row['consumed'] === true) {
     const withinGrace = Number(row['consumed_seconds_ago']) < reuseGraceSeconds
-    await appendAudit(tx, reuseEvent(context, idHash, withinGrace))
+    await appendAudit(tx, reuseEvent(context, idHash, withinGrace, payloadOf(row)))
     return withinGrace ? undefined : row
   }
   // Who left the session in which they allowed the device, or lost it, gives it nothing any more.
@@ -270,13 +270,19 @@ async function pollOnce(parts: DeviceCodeParts, tx: Tx, context: KoaContextWithO
   return sessionUid !== undefined && !(await parts.sessions.hold(tx, sessionUid)) ? undefined : row
 }
 
-function reuseEvent(context: KoaContextWithOIDC, tokenHash: string, withinGrace: boolean): AuditEvent {
+function reuseEvent(
+  context: KoaContextWithOIDC,
+  tokenHash: string,
+  withinGrace: boolean,
+  { accountId }: Readonly<Record<string, unknown>>,
+): AuditEvent {
   const { client } = context.oidc
   const organizationId = client?.['organization_id']
   return {
     name: 'token.reuse_detected',
     outcome: 'failure',
     actor: client ? { type: 'client', id: client.clientId } : { type: 'anonymous' },
+    accountId: typeof accountId === 'string' ? accountId : undefined,
     organizationId: typeof organizationId === 'string' ? organizationId : undefined,
     clientId: client?.clientId,
     origin: originOf(context.req),

@@ -6,11 +6,9 @@ import { toMetadata } from '../clients/clients.ts'
 import { coalesce } from '../db/coalesce.ts'
 import type { Database, Row } from '../db/database.ts'
 import type { Policies } from '../organizations/organizations.ts'
-import { policySchema } from '../organizations/policy.ts'
 import { isLive } from '../sessions/live.ts'
 import { type StoredSession, toStoredSession } from '../sessions/sessions.ts'
 import { type StoredPayload, toStoredPayload } from './store.ts'
-import { isOutlived } from './token-age.ts'
 
 export interface Introspected {
   /** AccessToken, ClientCredentials or RefreshToken. */
@@ -21,7 +19,7 @@ export interface Introspected {
   readonly session: StoredSession | undefined
   /** The client that the token was issued to, if it may act now. */
   readonly client: Record<string, unknown> | undefined
-  /** The person of the token, if they may act now in its organisation, and the policies of now let it get as old as it is. */
+  /** The person of the token, if they may act now in its organisation. */
   readonly account: Account | undefined
 }
 
@@ -109,34 +107,15 @@ export function createIntrospected(database: Database, policies: Policies): Intr
 }
 
 function toIntrospected(row: Row, policies: Policies): Introspected {
-  const token = toStoredPayload(row)
-  const client = toClient(row)
-  const account = row['id'] === null ? undefined : toAccount(row, policies)
   return {
     model: String(row['model']),
-    token,
+    token: toStoredPayload(row),
     grant: row['grant_payload'] === null ? undefined : toStoredPayload({ payload: row['grant_payload'] }),
     session: toSession(row),
-    client,
-    account: account && isTooOld(token, account, client, policies) ? undefined : account,
+    client: toClient(row),
+    account: row['id'] === null ? undefined : toAccount(row, policies),
   }
 }
-
-/** Asked here, because what introspection-direct.ts makes of a token does not say when it was issued. */
-function isTooOld(
-  { payload: { kind, iat, iiat } }: StoredPayload,
-  account: Account,
-  client: Introspected['client'],
-  policies: Policies,
-): boolean {
-  const token = { kind: String(kind), iat: secondsOf(iat), iiat: secondsOf(iiat) }
-  const nowSeconds = Math.floor(Date.now() / 1000)
-  if (isOutlived(token, account.policy, nowSeconds)) return true
-  if (!client || client['organization_id'] === account.organization.id) return false
-  return isOutlived(token, policies(policySchema.parse(client['organization_policy'] ?? {})), nowSeconds)
-}
-
-const secondsOf = (value: unknown) => (typeof value === 'number' ? value : undefined)
 
 function toSession(row: Row): StoredSession | undefined {
   if (row['uid'] === null) return undefined

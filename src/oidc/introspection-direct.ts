@@ -161,12 +161,13 @@ function isSessionGood(session: Members | undefined, token: Members): boolean {
 }
 
 function toToken({ model, token: { payload } }: Introspected, value: string): IntrospectedToken {
-  const { clientId, accountId, extra, aud } = payload
+  const { clientId, accountId, extra, aud, iat } = payload
   return {
     kind: model,
     jti: value,
     clientId: text(clientId),
     accountId: text(accountId),
+    iat: typeof iat === 'number' ? iat : undefined,
     extra: typeof extra === 'object' && extra !== null ? { ...extra } : undefined,
     aud: Array.isArray(aud) ? aud.map(String) : text(aud),
   }

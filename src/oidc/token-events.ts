@@ -53,13 +53,21 @@ export function revokedEvent(kind: string, tokenHash: string | undefined): Audit
   }
 }
 
-export function reuseEvent(kind: string, tokenHash: string, withinGrace: boolean): AuditEvent {
+/** @param payload of what was used again; it tells whose it is */
+export function reuseEvent(
+  kind: string,
+  tokenHash: string,
+  withinGrace: boolean,
+  payload: Readonly<Record<string, unknown>>,
+): AuditEvent {
   const context = currentContext()
   const clientId = context?.oidc.client?.clientId
+  const { accountId } = payload
   return {
     name: 'token.reuse_detected',
     outcome: 'failure',
     actor: clientActor(clientId),
+    accountId: typeof accountId === 'string' ? accountId : undefined,
     organizationId: organizationOf(context),
     clientId,
     origin: context ? originOf(context.req) : {},

@@ -154,8 +154,12 @@ const sentences: Readonly<Partial<Record<AuditEventName, Words>>> = {
   'token.revoked': (_, entry) => `Access of ${anApp(entry)} was taken back.`,
   'code.refused': (details, entry) =>
     `${capital(anApp(entry))} tried to finish a sign-in without what belongs to it${details('isDead') === 'true' ? ', so often that the sign-in was stopped' : ''}.`,
-  'token.reuse_detected': (_, entry) =>
-    `A token of ${anApp(entry)} was used a second time. All access that came from it was ended.`,
+  'token.reuse_detected': (details, entry) =>
+    `A token of ${anApp(entry)} was used a second time. ${
+      details('withinGrace') === 'true'
+        ? 'That was within seconds, as happens when an answer gets lost, so nothing was ended.'
+        : 'All access that came from it was ended.'
+    }`,
   'authorization.refused': (_, entry) => `A request of ${anApp(entry)} was refused.`,
   'introspection.denied': (_, entry) => `${capital(anApp(entry))} asked about a token and got no answer.`,
   'password.changed': (details) =>

@@ -71,9 +71,9 @@ const signedInAt = `case when ${isNewSignIn} then excluded.signed_in_at else s.s
 // Whether coming back for another app extends the session, asked under its lock: of those that come back at once, the one
 // that writes it down is the one that extends it. A sign-in is none of that, and begins the limits anew in any case.
 const dueExtension = `select s.uid from mlpipes_auth.sessions s
-      where s.uid = $1 and $13::boolean and s.ended_at is null and s.account_id is not null
-        and s.payload -> 'loginTs' is not distinct from $3::jsonb -> 'loginTs'
-        and s.last_activity_at <= now() - make_interval(secs => $11::integer) and ${isExtendable}
+      where s.uid = $1 and $13::boolean and s.account_id is not null
+        and s.last_activity_at <= (select now() - make_interval(secs => $11::integer))
+        and s.payload -> 'loginTs' is not distinct from $3::jsonb -> 'loginTs' and ${isExtendable}
       for update`
 const beginsAnew = `(exists (select from due) or ${isNewSignIn})`
 const lastActivityAt = `case when ${beginsAnew} then now() else s.last_activity_at end`

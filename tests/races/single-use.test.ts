@@ -47,6 +47,7 @@ describe('F04: a refresh token', () => {
     outcome: 'failure',
     actorType: 'client',
     actorId: 'first',
+    accountId: expect.stringMatching(/^acc_/),
     clientId: 'first',
     details: { kind: 'RefreshToken', withinGrace, tokenHash: sha256(token) },
   })

@@ -3,7 +3,7 @@
 import type { Origin } from '../audit/events.ts'
 import { runIn, type Tx } from '../db/database.ts'
 import { endSession } from './ending.ts'
-import { isLive } from './live.ts'
+import { isLive, isUsedFor } from './live.ts'
 
 // Two sign-ins of one person at the same moment: the second counts what the first made.
 const settle = 'select id from mlpipes_auth.accounts where id = $1 for update'
@@ -12,8 +12,7 @@ const settle = 'select id from mlpipes_auth.accounts where id = $1 for update'
 const surplus = `select s.uid from mlpipes_auth.sessions s
     where s.account_id = $1 and s.uid <> $3 and ${isLive}
       and exists (select from mlpipes_auth.sessions e where e.uid = $3 and e.ended_at is null)
-      and (s.organization_id = $2 or exists (select from mlpipes_auth.session_organizations x
-        where x.session_uid = s.uid and x.organization_id = $2))
+      and ${isUsedFor('$2')}
     order by s.signed_in_at desc nulls last, s.created_at desc offset $4::integer`
 
 export interface Entering {

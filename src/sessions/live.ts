@@ -2,11 +2,10 @@
 // has still to write into it (tightening.ts). Every read of a live session asks both, so that a change acts on all replicas
 // from its commit on, however many sessions it is about. The session is `s` in all of these.
 
-/** Whether the session is one of the organisation `id`, or was used for it. */
-const isUsedFor = (
-  id: string,
-) => `(s.organization_id = ${id} or exists (select from mlpipes_auth.session_organizations x
-      where x.session_uid = s.uid and x.organization_id = ${id}))`
+/** Whether a session is one of the organisation `id`, or was used for it. */
+export const isUsedFor = (id: string, session = 's') =>
+  `(${session}.organization_id = ${id} or exists (select from mlpipes_auth.session_organizations x
+      where x.session_uid = ${session}.uid and x.organization_id = ${id}))`
 
 /** How many of the person's sessions in that organisation began later and are live under the change `t`: the oldest make room. */
 const newer = `(select count(*) from mlpipes_auth.sessions n
@@ -14,8 +13,7 @@ const newer = `(select count(*) from mlpipes_auth.sessions n
         and (n.signed_in_at, n.created_at, n.uid) > (s.signed_in_at, s.created_at, s.uid)
         and least(n.idle_expires_at, n.absolute_expires_at, n.last_activity_at + make_interval(secs => t.idle_seconds),
           n.signed_in_at + make_interval(secs => t.absolute_seconds)) > now()
-        and (n.organization_id = t.organization_id or exists (select from mlpipes_auth.session_organizations x
-          where x.session_uid = n.uid and x.organization_id = t.organization_id)))`
+        and ${isUsedFor('t.organization_id', 'n')})`
 
 /** Why it is over under the change `t`, or null. A session of another organisation goes on there when it is out of the networks. */
 export const overUnderChange = `case

@@ -119,7 +119,6 @@ const held = `select min(t.idle_seconds) as idle_seconds, min(t.absolute_seconds
         (array_agg(t.changed_by) filter (where t.reason in ('network', 'max_concurrent')))[1] as changed_by
       from (select t.idle_seconds, t.absolute_seconds, t.changed_by, ${overUnderChange} as reason from mlpipes_auth.session_tightenings t
         where t.organization_id = $1 and t.changed_at >= s.created_at) as t`
-// What is over by a limit exceeds it too.
 const isDue = `${isOpen} and (${exceeds('held')} or held.reason is not null)`
 const heldColumns = 'held.idle_seconds, held.absolute_seconds, held.reason, held.changed_by'
 // Walked from the oldest sign-in, which has the least left. What somebody holds at the moment is passed by, and found again

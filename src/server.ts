@@ -127,7 +127,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const standings = createStandings({ accounts, policies })
   const faults = createFaults({ database, logger })
   const introspected = createIntrospected(database, policies)
-  const mayIntrospect = createIntrospectionPolicy({ standings, activity, record })
+  const mayIntrospect = createIntrospectionPolicy({ issuer, standings, activity, record })
   const outbound = createOutbound({ allowLoopback: !config.production })
   const live = await startLiveProvider(
     {

@@ -96,7 +96,11 @@ export const profiles: readonly Choice[] = [
 
 export const introspections: readonly Choice[] = [
   { value: 'none', title: 'No', text: 'It only has tokens of its own and passes them on.' },
-  { value: 'own', title: 'Its own', text: 'Tokens that were issued to it.' },
+  {
+    value: 'own',
+    title: 'Its own',
+    text: 'Tokens that were issued to it, or that an app asked for to use at this API alone.',
+  },
   {
     value: 'organization',
     title: 'Every token of the organisation',

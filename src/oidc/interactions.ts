@@ -98,6 +98,7 @@ export function createInteractions(parts: {
       const missingScopes = [
         ...new Set([...toStrings(asked['missingOIDCScope']), ...resourceScopes(asked['missingResourceScopes'])]),
       ]
+      const scopeRequest = { issuer: provider.issuer, client, params: details.params }
       const missingClaims = toStrings(asked['missingOIDCClaims'])
       const accountId = details.session?.accountId
       const organizationId = typeof client['organization_id'] === 'string' ? client['organization_id'] : undefined
@@ -153,7 +154,7 @@ export function createInteractions(parts: {
               const grant =
                 (details.grantId === undefined ? undefined : await provider.Grant.find(details.grantId)) ??
                 new provider.Grant({ accountId, clientId: client.clientId })
-              if (missingScopes.length > 0) addScopes(grant, missingScopes, { issuer: provider.issuer, client })
+              if (missingScopes.length > 0) addScopes(grant, missingScopes, scopeRequest)
               if (missingClaims.length > 0) grant.addOIDCClaims([...missingClaims])
               const grantId = await grant.save()
               if (missingScopes.length > 0) await parts.consents.add(tx, accountId, client.clientId, missingScopes)

@@ -7,6 +7,7 @@ import { sha256 } from '../crypto/secrets.ts'
 import { originOf } from '../http/origin.ts'
 import type { Activity } from '../sessions/activity.ts'
 import { introspectedOf, sessionOfToken } from './request-session.ts'
+import { clientResource, organizationResource } from './resources.ts'
 import { type Standings, tokenBreach, type UsedToken } from './standing.ts'
 
 export interface IntrospectedToken extends UsedToken {
@@ -14,7 +15,7 @@ export interface IntrospectedToken extends UsedToken {
   readonly jti?: string
   readonly clientId?: string | undefined
   extra?: Readonly<Record<string, unknown>> | undefined
-  readonly aud?: string | readonly string[] | undefined
+  aud?: string | string[] | undefined
 }
 
 /** What of the registration of who asks decides. */
@@ -28,6 +29,7 @@ export interface IntrospectionCaller {
 }
 
 export interface IntrospectionParts {
+  readonly issuer: string
   readonly standings: Standings
   readonly activity: Activity
   record(event: AuditEvent): Promise<void>
@@ -35,7 +37,7 @@ export interface IntrospectionParts {
 
 /**
  * Whether this caller is told of this token, which was read for this request (introspected.ts); gives the token the roles
- * that its person has now, counts the activity and writes down a refusal.
+ * that its person has now and whom it is for, counts the activity and writes down a refusal.
  */
 export type IntrospectionPolicy = (
   request: IncomingMessage,
@@ -43,7 +45,8 @@ export type IntrospectionPolicy = (
   token: IntrospectedToken,
 ) => Promise<boolean>
 
-export function createIntrospectionPolicy({ standings, activity, record }: IntrospectionParts): IntrospectionPolicy {
+export function createIntrospectionPolicy(parts: IntrospectionParts): IntrospectionPolicy {
+  const { issuer, standings, activity, record } = parts
   /** A resource server asks because its person is doing something, unless its registration says otherwise. */
   async function countAsActivity(request: IncomingMessage, account: Account) {
     const session = sessionOfToken(request)
@@ -55,9 +58,12 @@ export function createIntrospectionPolicy({ standings, activity, record }: Intro
     const account = known.account && standings.inApp(known.account, known.client)
     const isPersons = token.accountId !== undefined
     if (isPersons && (!account || tokenBreach(account.policy, token, sessionOfToken(request)))) return false
-    if (isAllowed(caller, token, String(known.client['organization_id']))) {
+    const home = { organizationId: String(known.client['organization_id']), issuer }
+    if (isAllowed(caller, token, home)) {
       // What the person may do now, not what they might when the token was issued.
       if (account && token.kind === 'AccessToken') token.extra = { ...token.extra, roles: [...account.roles] }
+      // It is stored without one, as userinfo is open to such tokens alone.
+      if (token.kind !== 'RefreshToken') token.aud ??= organizationResource(issuer, home.organizationId)
       if (account && caller.countsAsActivity) await countAsActivity(request, account)
       return true
     }
@@ -85,16 +91,20 @@ export function toCaller(client: Readonly<Record<string, unknown>>): Introspecti
   }
 }
 
-/** The caller's registration against one token. Pure. */
-function isAllowed(caller: IntrospectionCaller, token: IntrospectedToken, tokenOrganizationId: string): boolean {
-  if (caller.isPublic) return false
+/** The caller's registration against one token, which was issued to an app of `organizationId`. Pure. */
+function isAllowed(
+  { clientId, isPublic, organizationId: own, introspection }: IntrospectionCaller,
+  token: IntrospectedToken,
+  { organizationId, issuer }: { readonly organizationId: string; readonly issuer: string },
+): boolean {
+  if (isPublic) return false
   // Access tokens are shown to resource servers. A refresh token in the hands of one was stolen or sent there by mistake.
-  if (token.kind === 'RefreshToken' && token.clientId !== caller.clientId) return false
-  switch (caller.introspection) {
+  if (token.kind === 'RefreshToken' && token.clientId !== clientId) return false
+  switch (introspection) {
     case 'organization':
-      return caller.organizationId === tokenOrganizationId
+      return own === organizationId
     case 'own':
-      return token.clientId === caller.clientId
+      return token.clientId === clientId || [token.aud].flat().includes(clientResource(issuer, clientId))
     default:
       return false
   }

@@ -43,7 +43,7 @@ import type { ProtocolPages } from './pages.ts'
 import { prompts } from './prompts.ts'
 import { createProviderFetch } from './provider-fetch.ts'
 import { sessionOfToken } from './request-session.ts'
-import { addScopes, missingScopes } from './resources.ts'
+import { addScopes, missingScopes, type ScopeRequest } from './resources.ts'
 import type { Standings } from './standing.ts'
 import type { PayloadStore } from './store.ts'
 import { isProviders } from './token-events.ts'
@@ -257,7 +257,7 @@ async function loadExistingGrant(
   const existing = grantId === undefined ? undefined : await provider.Grant.find(grantId)
   if (existing) {
     const asked = client['first_party'] === true ? String(params?.['scope'] ?? '') : existing.getOIDCScope()
-    await complete(existing, asked, { issuer, client })
+    await complete(existing, asked, { issuer, client, params })
     return existing
   }
   const allowed =
@@ -266,17 +266,17 @@ async function loadExistingGrant(
       : await consents.find(session.accountId, client.clientId)
   if (allowed.length === 0) return undefined
   const grant = new provider.Grant({ accountId: session.accountId, clientId: client.clientId })
-  addScopes(grant, allowed, { issuer, client })
+  addScopes(grant, allowed, { issuer, client, params })
   grant.addOIDCClaims([...context.oidc.requestParamClaims])
   await grant.save()
   return grant
 }
 
 /** Gives a grant what nobody needs to be asked for: all to the first party, and to others what they have in another form. */
-async function complete(grant: Grant, scope: string, about: Parameters<typeof addScopes>[2]) {
-  const missing = missingScopes(grant, scope.split(' ').filter(Boolean), about)
+async function complete(grant: Grant, scope: string, request: ScopeRequest) {
+  const missing = missingScopes(grant, scope.split(' ').filter(Boolean), request)
   if (missing.length === 0) return
-  addScopes(grant, missing, about)
+  addScopes(grant, missing, request)
   await grant.save()
 }
 

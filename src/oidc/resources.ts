@@ -1,6 +1,6 @@
 // Resource indicators (RFC 8707): whom an access token is for. This server's own API is one resource, and a token for
-// anybody else opens nothing there. The other is the APIs of an organisation, for apps whose tokens those read themselves
-// (RFC 9068): as with introspection, it is the app's organisation whose APIs may know its tokens.
+// anybody else opens nothing there. The others belong to the app's organisation, as with introspection: all its APIs, or
+// one by its client id, so that what one API was shown is worth nothing at the next.
 import { type Client, errors, type KoaContextWithOIDC, type Provider } from 'oidc-provider'
 
 const apiScopes = ['admin:read', 'admin:write'] as const
@@ -10,9 +10,14 @@ export function apiResource(issuer: string): string {
   return `${issuer}/api`
 }
 
-/** The audience of tokens that APIs of an organisation read themselves. */
+/** The audience of tokens for any API of an organisation. */
 export function organizationResource(issuer: string, organizationId: string): string {
   return `${issuer}/organizations/${organizationId}`
+}
+
+/** The audience of tokens for one API alone, which is a client that may introspect. */
+export function clientResource(issuer: string, clientId: string): string {
+  return `${issuer}/apis/${clientId}`
 }
 
 /** Those of the scopes that are asked of our own API. */
@@ -27,38 +32,42 @@ type ClientMetadata = Readonly<Record<string, unknown>>
 
 const wantsJwt = (client: ClientMetadata) => client['access_token_format'] === 'jwt'
 
-/** Whom the app's tokens are for when its request does not say, and is about nothing of our API. */
-function jwtResource(client: ClientMetadata, issuer: string): string | undefined {
-  const organizationId = client['organization_id']
-  return wantsJwt(client) && typeof organizationId === 'string'
-    ? organizationResource(issuer, organizationId)
-    : undefined
-}
+const organizationOf = (client: ClientMetadata, issuer: string) =>
+  organizationResource(issuer, String(client['organization_id']))
 
 export function createResources(issuer: string) {
   const api = apiResource(issuer)
+  const clientPrefix = clientResource(issuer, '')
+
+  async function isKnown(provider: Provider, client: Client, resource: string): Promise<boolean> {
+    if (resource === organizationOf(client, issuer)) return true
+    if (!resource.startsWith(clientPrefix)) return false
+    const named = await provider.Client.find(resource.slice(clientPrefix.length))
+    return (
+      named !== undefined && named['organization_id'] === client['organization_id'] && named['introspection'] !== 'none'
+    )
+  }
+
   return {
     enabled: true,
     /** Who asks for one of the API's scopes and names no resource means the API. */
-    defaultResource: async ({ oidc }: KoaContextWithOIDC, client: Client): Promise<string | string[]> =>
-      scopesOfApi(String(oidc.params?.['scope'] ?? '').split(' ')).length > 0
-        ? api
-        : (jwtResource(client, issuer) ?? []),
+    defaultResource: async ({ oidc }: KoaContextWithOIDC, client: Client): Promise<string | string[]> => {
+      if (scopesOfApi(String(oidc.params?.['scope'] ?? '').split(' ')).length > 0) return api
+      // Without a resource a token opens userinfo; a JWT is nothing that userinfo takes.
+      return wantsJwt(client) ? organizationOf(client, issuer) : []
+    },
     useGrantedResource: async () => true,
     getResourceServerInfo: async ({ oidc }: KoaContextWithOIDC, resource: string, client: Client) => {
       const scopes = (client.scope ?? '').split(' ')
       // A client gets no scope that it was not registered with.
       if (resource === api)
         return { scope: scopesOfApi(scopes).join(' '), audience: api, accessTokenFormat: 'opaque' as const }
-      const isJwt = wantsJwt(client)
-      // What an app asked for while it had the other form goes on in the one that it has now.
-      const isKnown = resource === organizationResource(issuer, String(client['organization_id']))
-      if (!isKnown || !(isJwt || oidc.route === 'token'))
+      if (!(await isKnown(oidc.provider, client, resource)))
         throw new errors.InvalidTarget('this resource is not known here')
       return {
         scope: scopesOfOthers(scopes).join(' '),
         audience: resource,
-        accessTokenFormat: isJwt ? ('jwt' as const) : ('opaque' as const),
+        accessTokenFormat: wantsJwt(client) ? ('jwt' as const) : ('opaque' as const),
         jwt: { sign: { alg: client.idTokenSignedResponseAlg === 'ES256' ? ('ES256' as const) : ('RS256' as const) } },
       }
     },
@@ -75,30 +84,44 @@ export function isJwt({ resourceServer }: IssuedToken): boolean {
 
 type Grant = InstanceType<Provider['Grant']>
 
+/** Where a request asks for scopes: whose app it is, and its parameters, in which the provider put the default resource. */
+export interface ScopeRequest {
+  readonly issuer: string
+  readonly client: ClientMetadata
+  readonly params: Readonly<Record<string, unknown>> | undefined
+}
+
 /** What was allowed, where the provider looks for it: each scope is one of the resource too that it is asked of. */
 export function addScopes(
   grant: Pick<Grant, 'addOIDCScope' | 'addResourceScope'>,
   scopes: readonly string[],
-  { issuer, client }: { readonly issuer: string; readonly client: ClientMetadata },
+  request: ScopeRequest,
 ): void {
   grant.addOIDCScope(scopes.join(' '))
   const ofApi = scopesOfApi(scopes)
-  if (ofApi.length > 0) grant.addResourceScope(apiResource(issuer), ofApi.join(' '))
+  if (ofApi.length > 0) grant.addResourceScope(apiResource(request.issuer), ofApi.join(' '))
   const ofOthers = scopesOfOthers(scopes)
-  const own = jwtResource(client, issuer)
-  if (own !== undefined && ofOthers.length > 0) grant.addResourceScope(own, ofOthers.join(' '))
+  if (ofOthers.length > 0)
+    for (const resource of otherResources(request)) grant.addResourceScope(resource, ofOthers.join(' '))
 }
 
 /** Those of the scopes that a grant does not have everywhere where the app needs them. */
 export function missingScopes(
   grant: Pick<Grant, 'getOIDCScope' | 'getResourceScope'>,
   scopes: readonly string[],
-  { issuer, client }: { readonly issuer: string; readonly client: ClientMetadata },
+  request: ScopeRequest,
 ): string[] {
-  const own = jwtResource(client, issuer)
-  const known = new Set([...grant.getOIDCScope().split(' '), ...grant.getResourceScope(apiResource(issuer)).split(' ')])
-  const ofOwn = own === undefined ? undefined : new Set(grant.getResourceScope(own).split(' '))
+  const ofResource = (resource: string) => grant.getResourceScope(resource).split(' ')
+  const known = new Set([...grant.getOIDCScope().split(' '), ...ofResource(apiResource(request.issuer))])
+  const others = otherResources(request).map((resource) => new Set(ofResource(resource)))
   return scopes.filter(
-    (name) => !known.has(name) || (ofOwn !== undefined && !ofOwn.has(name) && scopesOfApi([name]).length === 0),
+    (name) => !known.has(name) || (scopesOfApi([name]).length === 0 && others.some((of) => !of.has(name))),
   )
+}
+
+/** The resources of a request besides our own API; an app with JWTs may come back for one without naming it. */
+function otherResources({ issuer, client, params }: ScopeRequest): string[] {
+  const named = [params?.['resource'] ?? []].flat().map(String)
+  const own = wantsJwt(client) ? [organizationOf(client, issuer)] : []
+  return [...new Set([...named, ...own])].filter((resource) => resource !== apiResource(issuer))
 }

@@ -45,8 +45,11 @@ describe.each(mainDatabase)('on %s', (kind: DatabaseKind) => {
       acr: expect.any(String),
       auth_time: expect.any(Number),
       roles: expect.any(Array),
-      org_id: expect.any(String),
+      org_id: expect.stringMatching(/^org_/),
     })
+    const organizationId: unknown = Reflect.get(Object(byBearer.body), 'org_id')
+    const aud = `${server.issuer}/organizations/${organizationId}`
+    expect(byBearer.body, 'for the APIs of the organisation of the app').toHaveProperty('aud', aud)
     expect(byBearer.headers.get('cache-control')).toBe('no-store')
     // It may ask about its own token too.
     expect((await ask(`bearer ${caller}`, { token: caller })).body).toEqual({
@@ -55,9 +58,10 @@ describe.each(mainDatabase)('on %s', (kind: DatabaseKind) => {
       scope: 'introspect',
       token_type: 'Bearer',
       iss: server.issuer,
+      aud,
       exp: expect.any(Number),
       iat: expect.any(Number),
-      org_id: Reflect.get(Object(byBearer.body), 'org_id'),
+      org_id: organizationId,
     })
   })
 

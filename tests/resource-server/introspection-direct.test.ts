@@ -70,6 +70,10 @@ beforeAll(async () => {
     'of an app that asks about it': own.access_token,
     'to refresh with, of an app that asks about it': own.refresh_token,
     'of a service': await serviceToken(server, 'api'),
+    'for our own API': (await personTokens(server, 'asker', { scope: 'openid admin:read' })).access_token,
+    'for our own API, of an app that asks about its own': (
+      await personTokens(server, 'alone', { scope: 'openid admin:read' })
+    ).access_token,
     'that was taken back': revoked.access_token,
     'that nobody knows': unknownToken,
   })
@@ -80,7 +84,7 @@ afterAll(async () => {
 })
 
 it('says of every token to every caller what the provider says', async () => {
-  const callers = ['api', 'first', 'ehr', 'asker', 'nosy', 'foreign']
+  const callers = ['api', 'first', 'ehr', 'asker', 'alone', 'nosy', 'foreign']
   const active: string[] = []
   for (const [name, token] of Object.entries(tokens))
     for (const caller of callers)
@@ -95,6 +99,11 @@ it('says of every token to every caller what the provider says', async () => {
     'to refresh with, of an app that asks about it: asker',
     'of a service: api',
     'of a service: asker',
+    'for our own API: api',
+    'for our own API: asker',
+    'for our own API, of an app that asks about its own: api',
+    'for our own API, of an app that asks about its own: asker',
+    'for our own API, of an app that asks about its own: alone',
   ])
 })
 

@@ -177,7 +177,6 @@ describe('a person’s token as a JWT', () => {
     for (const [clientId, resource] of [
       ['reading', 'https://api.elsewhere.example'],
       ['reading', `${server.issuer}/organizations/org_other`],
-      ['first', audience],
     ] as const) {
       const answer = await browser.request(authorizationUrl(server, clientId, { resource }).url)
       expect(answer.headers.get('location'), resource).toContain('error=invalid_target')

@@ -9,6 +9,7 @@ import { startServer } from './server.ts'
 const compiled = join(tmpdir(), 'mlpipes-auth-tests-compiled')
 
 export interface Doomed {
+  /** Of the life it is in. */
   readonly issuer: string
   /** The database, on connections of the test's own. */
   readonly database: Database
@@ -22,18 +23,34 @@ export interface Doomed {
 export async function startDoomed(): Promise<Doomed> {
   // Owns the database; the requests go to the other process.
   const home = await startServer('postgres')
-  const port = await freePort()
-  const issuer = `http://localhost:${port}`
-  const launch = async (): Promise<ChildProcess> => {
+  let issuer = ''
+  const tryLaunch = async (): Promise<ChildProcess> => {
+    // Another port for each life: somebody else may have taken the last one while nobody listened there.
+    const port = await freePort()
+    issuer = `http://localhost:${port}`
     const child = fork(
       join(import.meta.dirname, 'doomed-server.ts'),
       [JSON.stringify({ url: home.appUrl, issuer, port })],
-      // Compiled once for all the lives of the server: most of a start is reading sources.
-      { execArgv: [], env: { ...process.env, NODE_COMPILE_CACHE: compiled } },
+      {
+        execArgv: [],
+        // Compiled once for all the lives of the server: most of a start is reading sources.
+        env: { ...process.env, NODE_COMPILE_CACHE: compiled },
+        stdio: ['ignore', 'inherit', 'pipe', 'ipc'],
+      },
     )
-    await told(child)
+    let said = ''
+    child.stderr?.setEncoding('utf8').on('data', (text: string) => {
+      said += text
+    })
+    await told(child).catch((error: Error) => Promise.reject(new Error(`${error.message}. It said: ${said}`)))
     return child
   }
+  /** A port can be lost between asking and listening; what a kill left behind would fail the second time as well. */
+  const launch = () =>
+    tryLaunch().catch((error) => {
+      console.warn(error)
+      return tryLaunch()
+    })
   let child = await launch()
   const revive = async () => {
     if (child.exitCode === null && child.signalCode === null)
@@ -41,7 +58,9 @@ export async function startDoomed(): Promise<Doomed> {
     child = await launch()
   }
   return {
-    issuer,
+    get issuer() {
+      return issuer
+    },
     database: home.database,
     async dieAt(statement) {
       // Housekeeping asks the database too, now and then: the process may be gone before it says that it heard.
@@ -65,5 +84,5 @@ export async function startDoomed(): Promise<Doomed> {
 const told = (child: ChildProcess) =>
   new Promise<void>((resolve, reject) => {
     child.once('message', () => resolve())
-    child.once('exit', () => reject(new Error('the server ended before it answered')))
+    child.once('exit', (code, signal) => reject(new Error(`the server ended before it answered (${signal ?? code})`)))
   })

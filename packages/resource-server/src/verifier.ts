@@ -94,11 +94,18 @@ function tokenProblem(token: AccessToken, options: VerifierOptions): Reason | un
   return undefined
 }
 
-/** RFC 8707 §2: a token for somebody else opens nothing here. One for nobody in particular does, unless we have a name. */
+/**
+ * RFC 8707 §2: a token for somebody else opens nothing here. One for all APIs of an organisation does, as the issuer tells
+ * of it to that organisation alone, and so does one for nobody in particular, unless we have a name.
+ */
 function isForHere(audience: AccessToken['aud'], options: VerifierOptions): boolean {
-  if (audience === undefined) return options.audience === undefined
-  const here = options.audience ?? ('clientId' in options ? options.clientId : undefined)
-  return here !== undefined && [audience].flat().includes(here)
+  const named = audience === undefined ? [] : [audience].flat()
+  if (options.audience !== undefined) return named.includes(options.audience)
+  const ours = 'clientId' in options ? [options.clientId, `${options.issuer}/apis/${options.clientId}`] : []
+  return (
+    audience === undefined ||
+    named.some((name) => name.startsWith(`${options.issuer}/organizations/`) || ours.includes(name))
+  )
 }
 
 interface Binding {

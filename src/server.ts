@@ -8,6 +8,7 @@ import { createDesk } from './admin/desk.ts'
 import { createDomainRecords } from './admin/domain-records.ts'
 import { addAdminApi } from './admin/routes.ts'
 import { addAuthApi } from './api/routes.ts'
+import { createAside } from './audit/aside.ts'
 import { appendAudit } from './audit/audit.ts'
 import type { AuditEvent } from './audit/events.ts'
 import { createClients } from './clients/clients.ts'
@@ -127,7 +128,8 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   const standings = createStandings({ accounts, policies })
   const faults = createFaults({ database, logger })
   const introspected = createIntrospected(database, policies)
-  const mayIntrospect = createIntrospectionPolicy({ issuer, standings, activity, record })
+  const aside = createAside({ database, logger })
+  const mayIntrospect = createIntrospectionPolicy({ issuer, standings, activity, record: aside.record })
   const outbound = createOutbound({ allowLoopback: !config.production })
   const live = await startLiveProvider(
     {
@@ -286,6 +288,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
       const idle = setInterval(() => app.server.closeIdleConnections(), idleSweepMs)
       await app.close()
       clearInterval(idle)
+      await aside.stop()
       await faults.stop()
     },
   }

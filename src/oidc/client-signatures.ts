@@ -1,5 +1,7 @@
-// What a client signs, beyond what the provider asks of it: client assertions (RFC 7523 §3) and request objects (RFC 9101).
-// Both hooks are told of what was found well signed by a key of this client, except for what a request object says first.
+// What a client signs, beyond what the provider asks of it: client assertions (RFC 7523 §3), request objects (RFC 9101) and
+// DPoP proofs (RFC 9449). The hooks of the first two are told of what was found well signed by a key of this client, except
+// for what a request object says first.
+import { decodeJwt } from 'jose'
 import { type Configuration, errors } from 'oidc-provider'
 
 type ClientAssertionHook = NonNullable<Configuration['assertJwtClientAuthClaimsAndHeader']>
@@ -13,7 +15,7 @@ const longestAheadSeconds = 300
 /** FAPI 2.0 Security Profile §5.4.1. The provider looks at what the key says of itself, and it may say nothing. */
 const fapi2Algorithms: ReadonlySet<unknown> = new Set(['PS256', 'ES256', 'Ed25519', 'EdDSA'])
 /** FAPI 2.0 Security Profile §5.3.2.1. */
-const fapi2LatestIssueSeconds = 60
+const latestIssueSeconds = 60
 const fapi2LongestRequestSeconds = 3_600
 /** Keys come from the registration alone, never from who signs (RFC 7515 §4.1, F10). */
 const keyMembers = ['jwk', 'x5u', 'x5c'] as const
@@ -40,7 +42,7 @@ function assertionProblem(
   if (!isFapi2(client)) return undefined
   if (!fapi2Algorithms.has(header['alg'])) return 'alg mismatch'
   if (aud !== issuer) return 'audience (aud) must equal the issuer identifier url'
-  if (iat !== undefined && Number(iat) > nowSeconds + fapi2LatestIssueSeconds)
+  if (iat !== undefined && Number(iat) > nowSeconds + latestIssueSeconds)
     return 'the client_assertion was issued in the future'
   return undefined
 }
@@ -57,9 +59,32 @@ export const assertRequestObject: RequestObjectHook = ({ oidc }, claims, header,
   for (const claim of ['exp', 'aud', 'nbf'])
     if (claims[claim] === undefined)
       throw new errors.InvalidRequestObject(`Request Object is missing the '${claim}' claim`)
-  if (claims['iat'] !== undefined && Number(claims['iat']) > Date.now() / 1_000 + fapi2LatestIssueSeconds)
+  if (claims['iat'] !== undefined && Number(claims['iat']) > Date.now() / 1_000 + latestIssueSeconds)
     throw new errors.InvalidRequestObject('the Request Object was issued in the future')
   const seconds = Number(claims['exp']) - Number(claims['nbf'])
   if (!(seconds > 0 && seconds <= fapi2LongestRequestSeconds))
     throw new errors.InvalidRequestObject("Request Object 'exp' claim too far from 'nbf' claim")
+}
+
+type NonceHook = NonNullable<NonNullable<NonNullable<Configuration['features']>['dPoP']>['requireNonce']>
+
+/**
+ * The provider takes a proof of the next five minutes, and with a nonce one of any time. This hook is asked before it looks
+ * at a proof, wherever one comes in, and no proof needs a nonce. The rule is one for every client: at userinfo nobody knows
+ * yet whose the token is, and APIs that use our package refuse such a proof too.
+ * @throws InvalidDpopProof
+ */
+export const refuseEarlyProof: NonceHook = (context) => {
+  if (issuedAt(context.get('DPoP')) > Date.now() / 1_000 + latestIssueSeconds)
+    throw new errors.InvalidDpopProof('DPoP proof was issued in the future')
+  return false
+}
+
+/** What cannot be read is the provider's to refuse. */
+function issuedAt(proof: string): number {
+  try {
+    return Number(decodeJwt(proof).iat)
+  } catch {
+    return Number.NaN
+  }
 }

@@ -1,6 +1,6 @@
 // What of the protocols is offered, and to whom (RFC 9126, RFC 9101, RFC 9449, RFC 9701, RFC 8707, Back-Channel Logout 1.0).
 import { type Configuration, errors } from 'oidc-provider'
-import { assertRequestObject } from './client-signatures.ts'
+import { assertRequestObject, refuseEarlyProof } from './client-signatures.ts'
 import { createDeviceFlow } from './device.ts'
 import { toCaller } from './introspection.ts'
 import type { ProviderParts } from './provider.ts'
@@ -26,7 +26,7 @@ export function features(parts: ProviderParts): NonNullable<Configuration['featu
       allowedPolicy: async (_context, client, token) => token.clientId === client.clientId,
     },
     // Replicas share the key of the nonces; a proof without a nonce will do, since each `jti` works once.
-    dPoP: { enabled: true, nonceSecret: parts.secrets.dpopNonceKey, requireNonce: () => false },
+    dPoP: { enabled: true, nonceSecret: parts.secrets.dpopNonceKey, requireNonce: refuseEarlyProof },
     pushedAuthorizationRequests: { enabled: true, allowUnregisteredRedirectUris: false },
     // Signed request objects; the provider takes them by value, and PAR keeps them out of the address.
     requestObjects: { enabled: true, assertJwtClaimsAndHeader: assertRequestObject },

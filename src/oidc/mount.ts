@@ -15,6 +15,15 @@ const postedSeconds = 60
 const maxUrlLength = 8_192
 
 const introspectionPath = '/oauth/introspect'
+/** Whatever else is tried here is 405 (RFC 6749 §3.2, RFC 9126 §2.3 and their relatives). */
+const postOnlyPaths: ReadonlySet<string> = new Set([
+  '/oauth/token',
+  '/oauth/par',
+  '/oauth/device',
+  introspectionPath,
+  '/oauth/revoke',
+  '/oauth/register',
+])
 /** As the provider sends them. */
 const introspectionHeaders = {
   vary: 'Origin',
@@ -105,10 +114,23 @@ export async function mountProvider(app: FastifyInstance, options: MountOptions)
     request.raw.resume()
     return reply.headers(introspectionHeaders).send(answer)
   })
-  app.all('/oauth/*', handShort)
+  app.all('/oauth/*', (request, reply) => (isWrongMethod(request) ? refuseMethod(reply) : handShort(request, reply)))
   app.get(devicePath, handShort)
   app.post(devicePath, handShort)
   app.get(`${devicePath}/:uid`, handShort)
+}
+
+/** OPTIONS asks on behalf of a browser's script, and is the provider's to answer. */
+function isWrongMethod({ method, url }: FastifyRequest): boolean {
+  return method !== 'POST' && method !== 'OPTIONS' && postOnlyPaths.has(url.split('?', 1)[0] ?? '')
+}
+
+/** RFC 9110 §15.5.6. A browser may keep a 405, unless it is told not to. */
+function refuseMethod(reply: FastifyReply): FastifyReply {
+  return reply
+    .code(405)
+    .headers({ allow: 'POST', 'cache-control': 'no-store' })
+    .send({ error: 'invalid_request', error_description: 'this address takes POST alone' })
 }
 
 type Callback = (request: IncomingMessage, response: ServerResponse) => unknown

@@ -137,10 +137,10 @@ export const protocolErrors = {
     },
     invalid_request: {
       status: 400,
-      otherStatuses: [414],
+      otherStatuses: [405, 414],
       title: 'A parameter is missing, twice there, or cannot be',
       detail: mendRequest,
-      when: 'Also when the app uses a grant that it is not registered for.',
+      when: 'Also when the app uses a grant that it is not registered for. Any method but POST is 405.',
     },
     invalid_scope: {
       status: 400,
@@ -161,6 +161,7 @@ export const protocolErrors = {
       status: 400,
       title: 'The DPoP proof was not accepted',
       detail: 'Make a new one for each request, for its method and address.',
+      when: 'Among others: it is for another request, or from more than 60 seconds ahead of our clock.',
     },
     use_dpop_nonce: {
       status: 400,
@@ -258,6 +259,7 @@ export const protocolErrors = {
       status: 401,
       title: 'The DPoP proof was not accepted',
       detail: 'Make a new one for each request, with the hash of this access token.',
+      when: 'Among others: it is for another request, or from more than 60 seconds ahead of our clock.',
     },
     use_dpop_nonce: {
       status: 401,

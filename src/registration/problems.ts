@@ -19,9 +19,9 @@ export const registrationErrors = {
   },
   invalid_request: {
     status: 415,
-    otherStatuses: [421],
+    otherStatuses: [405, 421],
     title: 'The request is not one of registration',
-    detail: 'Send the client metadata as application/json, to the address in discovery.',
+    detail: 'Send the client metadata as application/json by POST, to the address in discovery.',
   },
   invalid_token: {
     status: 401,

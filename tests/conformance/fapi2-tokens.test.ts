@@ -1,8 +1,8 @@
 // FAPI 2.0 Security Profile: the modules of `fapi2-security-profile-final-test-plan` about codes, the keys that they and
 // tokens are bound to, and refreshing.
 import { exportJWK, generateKeyPair, UnsecuredJWT } from 'jose'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { introspect } from '../support/client.ts'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { introspect, post } from '../support/client.ts'
 import { startServer, type TestServer } from '../support/server.ts'
 import {
   accessTokenHash,
@@ -35,6 +35,16 @@ async function tokensOf(landing: Landing) {
   const { status, body } = await client.redeem(landing)
   expect(status).toBe(200)
   return { access: String(body['access_token']), refresh: String(body['refresh_token']) }
+}
+
+/** So that a limit is hit to the second. The server tells the time by the same clock, and the database by its own. */
+async function withClockStopped(work: () => Promise<void>): Promise<void> {
+  vi.useFakeTimers({ toFake: ['Date'], now: Date.now() })
+  try {
+    await work()
+  } finally {
+    vi.useRealTimers()
+  }
 }
 
 /** Shows a token with a proof; the proof is as it should be, but for what is changed. */
@@ -146,18 +156,61 @@ describe('FAPI 2.0: a proof', () => {
     expect(await showToken(String(redeemed.body['access_token']), key, claims())).toMatchObject({ status: 200 })
   })
 
-  it.each([-3_600, 3_600])('is too old or too early at %i s: at PAR, token and userinfo', async (seconds) => {
+  it('is too old at an hour: at PAR, token and userinfo', async () => {
     const key = await createProofKey()
-    const far = (url: string) => proofFor(key, url, { iat: now() + seconds })
+    const iat = now() - 3_600
     // RFC 9449 §8: rather than trusting the client's clock, the server hands out a nonce.
     const refused = { status: 400, body: { error: 'use_dpop_nonce' } }
-    expect(await client.push({}, { proof: await far(`${server.issuer}/oauth/par`) })).toMatchObject(refused)
+    const atPar = await client.push({}, { proof: await proofFor(key, `${server.issuer}/oauth/par`, { iat }) })
+    expect(atPar).toMatchObject(refused)
     const landing = await client.land({}, key)
-    const atToken = await client.redeem(landing, {}, { proof: await far(tokenUrl) })
+    const atToken = await client.redeem(landing, {}, { proof: await proofFor(key, tokenUrl, { iat }) })
     expect(atToken).toMatchObject(refused)
     expect(atToken.headers.get('dpop-nonce')).toBeTruthy()
     const { access } = await tokensOf(landing)
-    expect(await showToken(access, key, { iat: now() + seconds })).toEqual({ status: 401, error: 'use_dpop_nonce' })
+    expect(await showToken(access, key, { iat })).toEqual({ status: 401, error: 'use_dpop_nonce' })
+  })
+
+  // FAPI 2.0 Security Profile §5.3.2.1. The provider by itself takes 300 s, and with a nonce any time at all.
+  it.each([61, 62, 290, 3_600])('is too early at %i s, and not at 60: at PAR, token and userinfo', async (seconds) => {
+    const key = await createProofKey()
+    const [good, ...landings] = [await client.land({}, key), await client.land({}, key), await client.land({}, key)]
+    await withClockStopped(async () => {
+      const refused = { status: 400, body: { error: 'invalid_dpop_proof' } }
+      const proof = (url: string, ahead: number, claims = {}) => proofFor(key, url, { iat: now() + ahead, ...claims })
+      const push = async (ahead: number) => client.push({}, { proof: await proof(`${server.issuer}/oauth/par`, ahead) })
+      expect(await push(seconds)).toMatchObject(refused)
+      const pushed = await push(60)
+      expect(pushed.status).toBe(201)
+
+      const nonce = pushed.headers.get('dpop-nonce') ?? expect.fail('no nonce')
+      for (const [index, claims] of [{}, { nonce }].entries()) {
+        const landing = landings[index] ?? expect.fail('no code')
+        const redeem = async (ahead: number) =>
+          client.redeem(landing, {}, { proof: await proof(tokenUrl, ahead, claims) })
+        expect(await redeem(seconds), `with ${JSON.stringify(claims)}`).toMatchObject(refused)
+        expect((await redeem(60)).status, `with ${JSON.stringify(claims)}`).toBe(200)
+      }
+
+      const { access } = await tokensOf(good)
+      for (const claims of [{}, { nonce }]) {
+        const early = await showToken(access, key, { iat: now() + seconds, ...claims })
+        expect(early).toEqual({ status: 401, error: 'invalid_dpop_proof' })
+        expect((await showToken(access, key, { iat: now() + 60, ...claims })).status).toBe(200)
+      }
+    })
+  })
+
+  it('is too early at 61 s from an app of no profile too, and one that is no JWT stays the provider’s to refuse', async () => {
+    const key = await createProofKey()
+    const ask = async (proof: string) =>
+      post(server, '/oauth/token', 'api', { grant_type: 'client_credentials' }, { dpop: proof })
+    const refused = { status: 400, body: { error: 'invalid_dpop_proof' } }
+    await withClockStopped(async () => {
+      expect(await ask(await proofFor(key, tokenUrl, { iat: now() + 61 }))).toMatchObject(refused)
+      expect(await ask(await proofFor(key, tokenUrl, { iat: now() + 60 }))).toMatchObject({ status: 200 })
+    })
+    for (const proof of ['no.jwt', 'a.b.c', `${'e30.'.repeat(2)}x`]) expect(await ask(proof)).toMatchObject(refused)
   })
 
   it.each<[string, Record<string, unknown>, Record<string, unknown>]>([

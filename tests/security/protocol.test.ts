@@ -1,6 +1,7 @@
 // Security cases of the protocol endpoints, by their ids.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import {
+  type Answer,
   authorizationUrl,
   Browser,
   basic,
@@ -101,15 +102,150 @@ describe('F05: iss', () => {
 })
 
 describe('F06: what is not offered', () => {
-  it.each(['token', 'id_token', 'code id_token'])('response_type %s is refused', async (response_type) => {
-    expect((await open('ehr', { response_type })).headers.get('location')).toContain('error=unsupported_response_type')
+  const noCode = ['error', 'error_description', 'iss', 'state']
+  const unknownModes = [
+    'web_message',
+    'jwt',
+    'query.jwt',
+    'fragment.jwt',
+    'form_post.jwt',
+    'Fragment',
+    'query fragment',
+  ]
+
+  /** Somebody who is signed in and whom nobody has to ask: whatever is not refused brings a code at once. */
+  async function signedIn() {
+    const { browser } = await obtainCode(server, 'first')
+    const count = async () =>
+      Number(
+        (
+          await server.database.run(
+            `select count(*) as codes from mlpipes_auth.oidc_payloads where model = 'AuthorizationCode'`,
+            [],
+          )
+        )[0]?.['codes'],
+      )
+    const before = await count()
+    return {
+      ask: (extra: Record<string, string | undefined>, more = '') =>
+        browser.request(authorizationUrl(server, 'first', { state: 'a-state', ...extra }).url + more),
+      codes: async () => (await count()) - before,
+    }
+  }
+  function partsOf(answer: Answer) {
+    const url = new URL(answer.headers.get('location') ?? expect.fail(`no redirect: ${answer.status}`))
+    expect(url.origin + url.pathname).toBe(redirectUri)
+    return {
+      query: Object.fromEntries(url.searchParams),
+      fragment: Object.fromEntries(new URLSearchParams(url.hash.slice(1))),
+    }
+  }
+
+  it.each(['token', 'id_token', 'code id_token', 'code token', 'id_token token', 'code id_token token', 'none'])(
+    'response_type %s is refused in every response_mode',
+    async (response_type) => {
+      const { ask, codes } = await signedIn()
+      expect((await ask({ response_type })).headers.get('location')).toContain('error=unsupported_response_type')
+      for (const response_mode of ['query', 'fragment']) {
+        const { query, fragment } = partsOf(await ask({ response_type, response_mode }))
+        const said = { ...query, ...fragment }
+        expect(Object.keys(said).sort(), response_mode).toEqual(noCode)
+        expect(said['error'], response_mode).toMatch(/^(unsupported_response_type|invalid_request)$/)
+      }
+      const page = await ask({ response_type, response_mode: 'form_post' })
+      expect(page.headers.get('location')).toBeNull()
+      const names = [...page.text.matchAll(/<input type="hidden" name="([^"]+)"/g)].map(([, name]) => name)
+      expect(names.sort()).toEqual(noCode)
+      expect(await codes()).toBe(0)
+    },
+  )
+
+  it('response_mode fragment puts code, state and iss behind the #, and nothing before it', async () => {
+    const { ask } = await signedIn()
+    const { query, fragment } = partsOf(await ask({ response_mode: 'fragment' }))
+    expect(query).toEqual({})
+    expect(fragment).toEqual({ code: expect.any(String), state: 'a-state', iss: server.issuer })
+    const inQuery = partsOf(await ask({ response_mode: 'query' }))
+    expect(inQuery.fragment).toEqual({})
+    expect(Object.keys(inQuery.query).sort()).toEqual(['code', 'iss', 'state'])
+    const refused = partsOf(await ask({ response_mode: 'fragment', scope: 'openid admin:write' }))
+    expect(refused.query).toEqual({})
+    expect(Object.keys(refused.fragment)).toEqual(expect.arrayContaining(['error', 'iss', 'state']))
+    expect(refused.fragment).not.toHaveProperty('code')
   })
+
+  it('response_mode fragment sends nobody to an address that is not registered', async () => {
+    const { ask, codes } = await signedIn()
+    const answer = await ask({ response_mode: 'fragment', redirect_uri: `${redirectUri}#` })
+    expect(answer.status).toBe(400)
+    expect(answer.headers.get('location')).toBeNull()
+    expect(await codes()).toBe(0)
+  })
+
+  it.each(unknownModes)('response_mode %s is refused, and no code is made', async (response_mode) => {
+    const { ask, codes } = await signedIn()
+    const { query, fragment } = partsOf(await ask({ response_mode }))
+    expect(fragment).toEqual({})
+    expect(Object.keys(query).sort()).toEqual(noCode)
+    expect(query).toMatchObject({ error: 'unsupported_response_mode' })
+    expect(await codes()).toBe(0)
+    const pushed = await push({ response_mode })
+    expect(pushed).toMatchObject({ status: 400, body: { error: 'unsupported_response_mode' } })
+  })
+
+  it('response_mode said twice is refused, and beside a pushed request it counts for nothing', async () => {
+    const { ask, codes } = await signedIn()
+    const twice = await ask({ response_mode: 'query' }, '&response_mode=fragment')
+    expect(partsOf(twice).query).toMatchObject({ error: 'invalid_request' })
+    expect(await codes()).toBe(0)
+    const { body } = await push({ response_mode: 'fragment' })
+    const { browser } = await obtainCode(server, 'first')
+    const beside = { client_id: 'first', request_uri: String(body['request_uri']), response_mode: 'query' }
+    const { query, fragment } = partsOf(await browser.request(`/oauth/authorize?${new URLSearchParams(beside)}`))
+    expect(query).toEqual({})
+    expect(fragment).toHaveProperty('code')
+  })
+
   it('grant password is refused', async () => {
     expect(
       (await post(server, '/oauth/token', 'first', { grant_type: 'password', username: 'a', password: 'b' })).body[
         'error'
       ],
     ).toBe('unsupported_grant_type')
+  })
+
+  const push = (extra: Record<string, string>) => {
+    const { searchParams } = new URL(authorizationUrl(server, 'first', extra).url)
+    return post(server, '/oauth/par', 'first', Object.fromEntries(searchParams))
+  }
+})
+
+describe('D5: methods', () => {
+  const postOnly = ['token', 'par', 'device', 'introspect', 'revoke', 'register'].map((name) => `/oauth/${name}`)
+  const send = (method: string, path: string) => fetch(server.issuer + path, { method })
+
+  it.each(postOnly)('%s says 405 and what it takes to all but POST', async (path) => {
+    for (const method of ['GET', 'HEAD', 'PUT', 'PATCH', 'DELETE']) {
+      const answer = await send(method, `${path}?client_id=api&client_secret=${secretOf('api')}`)
+      expect(answer.status, method).toBe(405)
+      expect(answer.headers.get('allow'), method).toBe('POST')
+      expect(answer.headers.get('cache-control'), method).toBe('no-store')
+      const text = await answer.text()
+      if (method === 'HEAD') expect(text).toBe('')
+      else expect(JSON.parse(text)).toEqual({ error: 'invalid_request', error_description: expect.any(String) })
+    }
+    const taken = await send('POST', path)
+    expect([400, 401]).toContain(taken.status)
+    expect(taken.headers.get('allow')).toBeNull()
+  })
+
+  it('knows nothing of them at other paths, and leaves a browser’s preflight to the provider', async () => {
+    expect((await send('GET', '/oauth/tokens')).status).toBe(404)
+    expect((await send('GET', '/oauth/userinfo')).status).toBe(401)
+    const headers = { origin: 'https://app.example', 'access-control-request-method': 'POST' }
+    const preflight = await fetch(`${server.issuer}/oauth/token`, { method: 'OPTIONS', headers })
+    expect(preflight.status).toBe(204)
+    expect(preflight.headers.get('access-control-allow-methods')).toBe('POST')
   })
 })
 
@@ -183,7 +319,8 @@ describe('F11: introspection is denied by default', () => {
   it.each(['nosy', 'foreign'])('%s learns nothing', async (caller) => {
     const tokens = await obtainTokens(server, 'first')
     expect(await introspect(server, tokens.access_token, caller)).toEqual({ active: false })
-    expect((await server.audit('introspection.denied'))[0]).toMatchObject({ clientId: caller, outcome: 'failure' })
+    const denied = async () => (await server.audit('introspection.denied'))[0]
+    await expect.poll(denied).toMatchObject({ clientId: caller, outcome: 'failure' })
   })
   it('own reaches the caller’s tokens only', async () => {
     const mine = await obtainTokens(server, 'ehr')

@@ -1,8 +1,10 @@
 // How each cause of an ending comes about, by the request that a person or an administrator would make. Limits are reached
 // by moving them, as nobody waits half an hour here.
 import type pg from 'pg'
+import type { EndingCause } from '../src/sessions/causes.ts'
 import type { Administrators } from './administrators.ts'
 import type { Server } from './installation.ts'
+import { mailedLink } from './letters.ts'
 import type { Reply } from './load.ts'
 import { arrive, call, csrfOf, expectOk, finish, form, password, submitPassword, Visitor } from './visit.ts'
 
@@ -46,8 +48,12 @@ export type Act = () => Promise<number | undefined>
 export interface Cause {
   /** Whether the app hears of it by back-channel logout. */
   readonly tells: boolean
+  /** What the session says of its end; null where the session goes on. By the name of the row unless said. */
+  readonly reason?: EndingCause | null
   /** Whether the person is at home in another organisation. */
   readonly isGuest?: boolean
+  /** Whether nobody has proven yet that the person's address is theirs. */
+  readonly isUnproven?: boolean
   before?(lane: Lane): Promise<unknown>
   /** Before somebody signs in. */
   ready?(lane: Lane, email: string): Promise<unknown>
@@ -64,6 +70,9 @@ interface Means {
   readonly root: string
 }
 
+const newPassword = 'Kestrel-Lantern-58-Quay'
+/** Where nobody here is (RFC 5737). */
+const elsewhere = '192.0.2.0/24'
 const organizationId = '(select id from mlpipes_auth.organizations where slug = $1)'
 const join = `insert into mlpipes_auth.memberships (account_id, organization_id, home, roles)
     select id, (select id from mlpipes_auth.organizations where slug = $2), false, '{member}' from mlpipes_auth.accounts
@@ -73,8 +82,12 @@ const moved = (
 ) => `update mlpipes_auth.sessions set ${limit} = clock_timestamp() + interval '100 ms' where uid = $1
     returning (extract(epoch from ${limit}) * 1000)::float8 as at`
 
-/** @param means undefined when only the table is asked for */
-export function makeCauses(means: Means | undefined): Readonly<Record<string, Cause>> {
+/**
+ * Every cause there is; one that the type does not find here is not measured. A limit that a stricter policy brings near is
+ * a way of its own to the two of limits.
+ * @param means undefined when only the table is asked for
+ */
+export function makeCauses(means: Means | undefined): Readonly<Record<EndingCause | 'policy_tightened', Cause>> {
   const given = () => {
     if (!means) throw new Error('no means')
     return means
@@ -103,41 +116,49 @@ export function makeCauses(means: Means | undefined): Readonly<Record<string, Ca
   const setPolicy = async (lane: Lane, patch: object) =>
     given().administrators.patchPolicy(await token(), patch, await idOf(lane.slug))
 
+  /** A change of the policy of the lane. */
+  const restrict =
+    (body: object) =>
+    async ({ lane, sides }: Subject): Promise<Act> => {
+      const [bearer, id] = [await token(), await idOf(lane.slug)]
+      const path = `/api/admin/policy?organization=${id}`
+      const headers = { 'if-match': expectOk(await call(sides.here, bearer, path)).header('etag') ?? '' }
+      return () => done(call(sides.here, bearer, path, { method: 'PATCH', body, headers }))
+    }
+
   return {
     sign_out: { tells: true, prepare: signOut },
+    signed_in_anew: { tells: true, prepare: signInAnew },
     ended_by_owner: {
       tells: true,
       prepare: ownPage('/account/sessions', '/account/sessions/end', ({ uid }) => ({ uid }), 'another browser'),
     },
     ended_by_administrator: { tells: true, prepare: administer(({ uid }) => `/api/admin/sessions/${uid}`, 'DELETE') },
     disabled: { tells: true, prepare: administer(({ accountId }) => `/api/admin/users/${accountId}/disable`) },
-    password_changed: {
-      tells: true,
-      prepare: ownPage(
-        '/account/password',
-        '/account/password',
-        ({ email }) => ({ current: password, password: 'Kestrel-Lantern-58-Quay', username: email }),
-        'another browser',
-      ),
-    },
+    password_changed: { tells: true, prepare: changePassword('another browser') },
     factor_changed: { tells: true, prepare: administer(({ accountId }) => `/api/admin/users/${accountId}/reset-mfa`) },
     idle: { tells: true, prepare: reach('idle_expires_at') },
     absolute: { tells: true, prepare: reach('absolute_expires_at') },
     policy_tightened: {
       tells: true,
-      async prepare({ lane, uid, sides }) {
+      reason: 'absolute',
+      async prepare(subject) {
         await given().owner.query(
           `update mlpipes_auth.sessions set signed_in_at = now() - interval '2 hours' where uid = $1`,
-          [uid],
+          [subject.uid],
         )
-        const [bearer, id] = [await token(), await idOf(lane.slug)]
-        const path = `/api/admin/policy?organization=${id}`
-        const headers = { 'if-match': expectOk(await call(sides.here, bearer, path)).header('etag') ?? '' }
-        const body = { session: { absoluteLifetime: 3_600 } }
-        return () => done(call(sides.here, bearer, path, { method: 'PATCH', body, headers }))
+        return restrict({ session: { absoluteLifetime: 3_600 } })(subject)
       },
       undo: ({ lane }) => setPolicy(lane, { session: { absoluteLifetime: null } }),
     },
+    network: {
+      tells: true,
+      prepare: restrict({ network: { allowedCidrs: [elsewhere] } }),
+      undo: ({ lane }) => setPolicy(lane, { network: { allowedCidrs: null } }),
+    },
+    password_reset: { tells: true, prepare: resetPassword },
+    disowned: { tells: true, prepare: disown },
+    address_proven: { tells: true, isUnproven: true, prepare: proveAddress },
     organization_closed: {
       tells: true,
       isGuest: true,
@@ -155,11 +176,13 @@ export function makeCauses(means: Means | undefined): Readonly<Record<string, Ca
     },
     client_disabled: {
       tells: false,
+      reason: null,
       prepare: administer(({ lane }) => `/api/admin/clients/${lane.app}/disable`),
       undo: async (subject) => (await administer(({ lane }) => `/api/admin/clients/${lane.app}/enable`)(subject))(),
     },
     consent_withdrawn: {
       tells: true,
+      reason: null,
       prepare: ownPage('/account/apps', '/account/apps/remove', ({ lane }) => ({ clientId: lane.app }), 'this browser'),
     },
     membership_ended: {
@@ -188,13 +211,67 @@ async function signOut({ visitor }: Subject): Promise<Act> {
   return () => done(visitor.go('/oauth/logout/confirm', form({ logout: 'yes', xsrf })))
 }
 
+/** Over the API, whose sign-in takes the place of the session that the browser had. */
+async function signInAnew({ visitor, email }: Subject): Promise<Act> {
+  const { csrfToken } = JSON.parse(expectOk(await visitor.go('/api/auth/csrf')).text)
+  const body = JSON.stringify({ email, password })
+  return () => done(visitor.go('/api/auth/signin', body, { 'x-csrf-token': String(csrfToken) }, 'application/json'))
+}
+
+const changePassword = (where: Where) =>
+  ownPage(
+    '/account/password',
+    '/account/password',
+    ({ email }) => ({ current: password, password: newPassword, username: email }),
+    where,
+  )
+
+/** By the link in a mail that was asked for at the sign-in. */
+async function resetPassword({ lane, email, sides }: Subject): Promise<Act> {
+  const visit = await askForMail({ lane, email, sides }, 'forgot')
+  const { visitor, csrf } = await openLink(sides, email, '/recover', visit.visitor)
+  return () => done(visitor.go('/recover', form({ csrf, password: newPassword, username: email })))
+}
+
+/** By the link in the notice of a change that the person made in this session, which therefore lives on until now. */
+async function disown(subject: Subject): Promise<Act> {
+  const { email, sides } = subject
+  await (await changePassword('this browser')(subject))()
+  const { visitor, csrf } = await openLink(sides, email, '/not-me', new Visitor(sides.here))
+  return () => done(visitor.go('/not-me', form({ csrf })))
+}
+
+/** By the first sign-in with a link: whoever chose the password had proven nothing. */
+async function proveAddress({ lane, email, sides }: Subject): Promise<Act> {
+  const visit = await askForMail({ lane, email, sides }, 'link')
+  const page = `${visit.path}/link`
+  const { visitor, csrf } = await openLink(sides, email, page, visit.visitor)
+  return () => done(visitor.go(`${page}/continue`, form({ csrf })))
+}
+
+let askers = 0
+
+/** In another browser, each time at another address: one asks for few mails. */
+async function askForMail({ lane, email, sides }: Pick<Subject, 'lane' | 'email' | 'sides'>, what: 'forgot' | 'link') {
+  const visit = await arrive(sides.here, { clientId: lane.app, scope: 'openid profile' })
+  askers += 1
+  const from = { 'x-forwarded-for': `10.0.${askers >> 8}.${askers & 255}` }
+  const answer = await visit.visitor.go(`${visit.path}/${what}`, form({ csrf: visit.csrf, email }), from)
+  if (!answer.header('location')?.endsWith(`/${what}/sent`)) throw new Error(`no mail: ${answer.status}`)
+  return visit
+}
+
+/** The page behind a link, whose form is the act. */
+async function openLink({ here, there }: Sides, email: string, path: string, visitor: Visitor) {
+  // It answers by sending the browser to the same page, without the token.
+  const sent = await visitor.go(await mailedLink([here, there], email, path))
+  return { visitor, csrf: csrfOf(expectOk(await visitor.go(String(sent.header('location'))))) }
+}
+
+type Where = 'this browser' | 'another browser'
+
 /** A form on a page of /account. In another browser when what is ended is not that of the person's own doing. */
-function ownPage(
-  path: string,
-  action: string,
-  fields: (subject: Subject) => Record<string, string>,
-  where: 'this browser' | 'another browser',
-) {
+function ownPage(path: string, action: string, fields: (subject: Subject) => Record<string, string>, where: Where) {
   return async (subject: Subject): Promise<Act> => {
     const { lane, email, sides } = subject
     let { visitor } = subject

@@ -38,6 +38,7 @@ const toldWithinMs = 30_000
 const find = `select s.uid, s.account_id, s.payload -> 'authorizations' -> $2 ->> 'sid' as sid from mlpipes_auth.sessions s
     join mlpipes_auth.accounts a on a.id = s.account_id where a.email_normalized = $1 and s.ended_at is null
     order by s.created_at desc limit 1`
+const findReasons = 'select end_reason from mlpipes_auth.sessions where uid = any($1::text[])'
 
 const postgres = await startPostgres()
 const receiver = await startReceiver()
@@ -80,6 +81,7 @@ try {
 process.exit(0)
 
 interface Outcome {
+  readonly uid: string
   readonly deadMs: number
   /** Undefined when the app did not hear. */
   readonly told: Promise<number | undefined>
@@ -118,6 +120,11 @@ async function measureCause({ name, cause, owner }: Measuring): Promise<Figures>
   )
   const outcomes = ofLanes.flat()
   const told = await Promise.all(outcomes.map((outcome) => outcome.told))
+  const { rows } = await owner.query(findReasons, [outcomes.map(({ uid }) => uid)])
+  // Whatever else ended it was measured in its place.
+  const expected = cause.reason === undefined ? name : cause.reason
+  const others = rows.map((row) => row.end_reason).filter((reason) => reason !== expected)
+  if (others.length > 0) throw new Error(`${name}: ${others.length} sessions ended by ${others.join()}`)
   return { dead: outcomes.map(({ deadMs }) => deadMs), told: told.filter((ms) => ms !== undefined) }
 }
 
@@ -143,7 +150,7 @@ async function tryOnce({ cause, lane, email, sides, owner }: Try): Promise<Outco
   await cause.undo?.(subject)
   const deadMs = Math.max(0, lastActive - began)
   const heard = cause.tells ? receiver.heard(subject.sid, toldWithinMs) : Promise.resolve(undefined)
-  return { deadMs, told: heard.then((at) => at && at - began) }
+  return { uid: subject.uid, deadMs, told: heard.then((at) => at && at - began) }
 }
 
 async function enter(lane: Lane, email: string, sides: Sides, owner: pg.Pool): Promise<Subject> {
@@ -228,7 +235,7 @@ function fileFor({ url }: Receiver): ApplyInput {
             name: 'A Person',
             password,
             organization: cause.isGuest ? lane.home : lane.slug,
-            emailVerified: true,
+            emailVerified: !cause.isUnproven,
           })),
         ),
       ),
@@ -254,6 +261,8 @@ function fileFor({ url }: Receiver): ApplyInput {
           grant_types: ['client_credentials' as const],
           scope: 'openid',
           introspection: 'organization' as const,
+          // Asked without a pause, no session would ever be idle.
+          session_activity: false,
         },
       ]),
       {

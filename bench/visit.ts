@@ -26,12 +26,14 @@ export class Visitor {
     this.#server = server
   }
 
-  async go(path: string, body?: string, headers: Record<string, string> = {}): Promise<Reply> {
+  /** @param type of the body; a form unless said */
+  async go(path: string, body?: string, headers: Record<string, string> = {}, type?: string): Promise<Reply> {
     const cookie = [...this.#cookies].map(([name, value]) => `${name}=${value}`).join('; ')
     const answer = await send(new URL(path, this.#server.url).href, {
       port: this.#server.port,
       headers: { cookie, accept: 'text/html', ...headers },
       ...(body === undefined ? {} : { method: 'POST', body }),
+      ...(type === undefined ? {} : { type }),
     })
     for (const line of answer.headers('set-cookie')) {
       const [pair = ''] = line.split(';')

@@ -17,6 +17,7 @@ import { changePolicy } from '../organizations/changes.ts'
 import { slugSchema } from '../organizations/organizations.ts'
 import { effectivePolicy, type Platform, policyBreaches, policySchema } from '../organizations/policy.ts'
 import { type EndingCause, endAccess } from '../sessions/ending.ts'
+import { setHome } from './home.ts'
 
 const printable = z
   .string()
@@ -294,10 +295,6 @@ async function applyAccount(
         disabled_at: input.disabled ? eb.fn<Date>('now') : null,
       }))
       .execute()
-    await tx
-      .insertInto('memberships')
-      .values({ account_id: id, organization_id: organizationId, home: true, roles: input.roles })
-      .execute()
     fields.push('name', 'organization', 'roles')
   } else {
     if (before.name !== input.name) fields.push('name')
@@ -319,28 +316,13 @@ async function applyAccount(
         .where('id', '=', id)
         .execute()
     }
-    if (!isSameJson(before.roles, input.roles) || before.organization_id !== organizationId) {
-      fields.push('roles')
-      await tx.deleteFrom('memberships').where('account_id', '=', id).where('home', '=', true).execute()
-      await tx
-        .insertInto('memberships')
-        .values({ account_id: id, organization_id: organizationId, home: true, roles: input.roles })
-        .onConflict((conflict) =>
-          conflict.columns(['account_id', 'organization_id']).doUpdateSet({ home: true, roles: input.roles }),
-        )
-        .execute()
-    }
+    if (!isSameJson(before.roles, input.roles) || before.organization_id !== organizationId) fields.push('roles')
   }
   const about = { accountId: id, organizationId, historyCount: passwordHistory }
   if (hash !== undefined && (await replacePassword(tx, { ...about, hash }))) fields.push('password')
   if (input.totpSecret !== undefined && (await setTotp(tx, parts.secrets, id, input.totpSecret)))
     fields.push('totpSecret')
   if (fields.length === 0) return []
-  const cause = endingOf(fields, input.disabled)
-  if (before && cause)
-    await endAccess(tx, { accountId: id, organizationId, cause, actor: { type: 'operator' }, origin: {} })
-  if (before && !input.disabled && fields.includes('disabled'))
-    await enqueueForMemberships(tx, { type: 'account.enabled', data: { accountId: id } })
   const event = before
     ? operatorEvent({ name: 'account.updated' as const, accountId: id, organizationId, details: { changed: fields } })
     : operatorEvent({
@@ -350,6 +332,12 @@ async function applyAccount(
         details: { roles: input.roles },
       })
   await appendAudit(tx, event)
+  if (fields.includes('roles')) await setHome(tx, { accountId: id, organizationId, roles: input.roles })
+  const cause = endingOf(fields, input.disabled)
+  if (before && cause)
+    await endAccess(tx, { accountId: id, organizationId, cause, actor: { type: 'operator' }, origin: {} })
+  if (before && !input.disabled && fields.includes('disabled'))
+    await enqueueForMemberships(tx, { type: 'account.enabled', data: { accountId: id } })
   return [{ kind: 'account', id: email, change: before ? 'updated' : 'created', fields }]
 }
 

@@ -13,6 +13,7 @@ import type { Throttle } from '../credentials/throttle.ts'
 import { randomId, type Secrets, sha256 } from '../crypto/secrets.ts'
 import type { Database, Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
+import { enqueueWebhooks } from '../deliveries/webhooks.ts'
 import type { Outbox } from '../mail/outbox.ts'
 import { admitsAddress } from '../organizations/domains.ts'
 import type { Organization, Policies } from '../organizations/organizations.ts'
@@ -148,6 +149,8 @@ export function createSignUp(parts: Parts): SignUp {
       .execute()
     await tx.insertInto('password_credentials').values({ account_id: id, hash: passwordHash }).execute()
     await appendAudit(tx, signedUpEvent(id, link.organizationId, interaction, origin))
+    const data = { accountId: id, roles: [...signUpRoles] }
+    await enqueueWebhooks(tx, link.organizationId, { type: 'membership.created', data })
     return id
   }
 

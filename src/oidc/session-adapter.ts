@@ -8,11 +8,17 @@ import { sha256 } from '../crypto/secrets.ts'
 import { inRequestTransaction, withOpenTransaction } from '../db/transaction.ts'
 import { originOf } from '../http/origin.ts'
 import { enterWithin } from '../sessions/concurrency.ts'
-import { anonymousLimits, sessionLimits } from '../sessions/policy.ts'
+import { activityStepSeconds, anonymousLimits, sessionLimits } from '../sessions/policy.ts'
 import type { AdapterParts } from './adapter.ts'
 import { accountOf } from './claims.ts'
 import { type DirectContext, directContext } from './direct-session.ts'
-import { introspectedOf, keepBrowserSession, keepEndOfSession, keepSessionOfToken } from './request-session.ts'
+import {
+  browserSessionOf,
+  introspectedOf,
+  keepBrowserSession,
+  keepEndOfSession,
+  keepSessionOfToken,
+} from './request-session.ts'
 import { stripped } from './store.ts'
 import { currentContext } from './token-events.ts'
 
@@ -33,6 +39,7 @@ export function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapte
       const origin = context ? originOf(context.req) : (direct?.origin ?? {})
       const limits = account ? sessionLimits(account.policy) : anonymousLimits
       const uid = String(payload.uid)
+      const stored = context && browserSessionOf(context.req)
       const isSignIn = direct !== undefined || context?.oidc.result?.login !== undefined
       const row = {
         uid,
@@ -45,8 +52,10 @@ export function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapte
         userAgent: origin.userAgent,
         signedIn: payload.loginTs !== undefined,
         limits,
-        updateAgeSeconds: account?.policy.session.extendOnActivity ? account.policy.session.updateAge : undefined,
-        isUse: isSignIn || context?.oidc.entities.AuthorizationCode !== undefined,
+        activityStepSeconds: account?.policy.session.extendOnActivity
+          ? activityStepSeconds(account.policy, stored)
+          : undefined,
+        isUse: isSignIn || isGranted(context),
       }
       const created: AuditEvent = {
         name: 'session.created',
@@ -98,7 +107,8 @@ export function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapte
           origin: context ? originOf(context.req) : {},
           details: { reason: 'sign_out' },
         }
-        await appendAudit(tx, { ...about, name: 'session.ended' }, { ...about, name: 'logout.succeeded' })
+        const ending = { ...about, organizationId: ended.begunFor, name: 'session.ended' as const }
+        await appendAudit(tx, ending, { ...about, name: 'logout.succeeded' })
       })
     },
     consume: () => Promise.reject(new TypeError('a session cannot be consumed')),
@@ -111,6 +121,12 @@ export function sessionAdapter({ db, sessions, accounts }: AdapterParts): Adapte
 async function accountOfDirect(accounts: Accounts, id: string, direct: DirectContext | undefined) {
   const account = await accounts.findActive(id, direct?.organizationId)
   return account && { ...account, policy: policyIn(account, direct?.place) }
+}
+
+/** Whether an app is let in by this request: it gets a code, or the device does whose code was confirmed. */
+function isGranted(context: KoaContextWithOIDC | undefined): boolean {
+  const { AuthorizationCode, DeviceCode } = context?.oidc.entities ?? {}
+  return AuthorizationCode !== undefined || DeviceCode?.accountId !== undefined
 }
 
 /** The organisations that a request with a session is about: their limits hold it from now on. */

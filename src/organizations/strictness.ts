@@ -155,7 +155,8 @@ export const policyTable: { readonly [K in FieldName]: FieldRule<PolicyFields[K]
   'session.updateAge': {
     ...lower,
     floors: [],
-    actsOn: 'activity is written at most once in so many seconds; a session may end that much early, never late',
+    actsOn:
+      'activity is written at most once in so many seconds, or in half the idle limit where that is less; a session may end that much early, never late',
     hipaa: '164.312(b): how exact the record of activity is',
     nist: 'SP 800-63B-4: activity resets the idle limit',
   },

@@ -6,8 +6,8 @@ import { createBatcher } from '../db/batcher.ts'
 import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
 import { transact, withOpenTransaction } from '../db/transaction.ts'
 import type { Policy } from '../organizations/policy.ts'
-import { isLive } from './live.ts'
-import { isActivityDue, sessionLimits } from './policy.ts'
+import { begunFor, isLive } from './live.ts'
+import { activityStepSeconds, isActivityDue, sessionLimits } from './policy.ts'
 import { isExtendable, type StoredSession } from './sessions.ts'
 
 export interface SecondsLeft {
@@ -22,7 +22,7 @@ const look = `select ${secondsLeft} from mlpipes_auth.sessions s where uid = $1 
 // A session past a limit is never brought back: the condition is the one that every read has.
 const extend = `update mlpipes_auth.sessions s set last_activity_at = now(),
       idle_expires_at = least(now() + make_interval(secs => least($2::integer, idle_seconds)), absolute_expires_at)
-    where uid = $1 and ${isLive} and ${isExtendable} returning ${secondsLeft}, uid, account_id, organization_id`
+    where uid = $1 and ${isLive} and ${isExtendable} returning ${secondsLeft}, uid, account_id, ${begunFor} as organization_id`
 
 /** What a live session has left; undefined when it has ended. Reading it is no activity. */
 export async function readSecondsLeft(database: Pick<Database, 'run'>, uid: string): Promise<SecondsLeft | undefined> {
@@ -47,22 +47,22 @@ function toSecondsLeft(row: Row): SecondsLeft {
   return { idle: Number(row['idle']), absolute: Number(row['absolute']) }
 }
 
-// One row per session and updateAge, however many requests say so at once: the condition is asked again under its lock.
+// One row per session and step, however many requests say so at once: the condition is asked again under its lock.
 const touch = `update mlpipes_auth.sessions s set last_activity_at = now(),
       idle_expires_at = least(now() + make_interval(secs => least(used.idle, s.idle_seconds)), s.absolute_expires_at)
-    from (select uid, idle, age from unnest($1::text[], $2::integer[], $3::integer[]) as t (uid, idle, age) order by uid) as used
-    where s.uid = used.uid and ${isLive} and s.last_activity_at <= now() - make_interval(secs => used.age) and ${isExtendable}
-    returning s.uid, s.account_id, s.organization_id`
+    from (select uid, idle, step from unnest($1::text[], $2::integer[], $3::integer[]) as t (uid, idle, step) order by uid) as used
+    where s.uid = used.uid and ${isLive} and s.last_activity_at <= now() - make_interval(secs => used.step) and ${isExtendable}
+    returning s.uid, s.account_id, ${begunFor} as organization_id`
 
 interface Use {
   readonly uid: string
   readonly idleSeconds: number
-  readonly updateAgeSeconds: number
+  readonly stepSeconds: number
 }
 
 export interface Activity {
   /**
-   * Counts the use of a token as activity in its session. Costs nothing but a comparison until `updateAge` has passed.
+   * Counts the use of a token as activity in its session. Costs nothing but a comparison until it is due.
    * @param session as it was read in this request
    */
   used(session: StoredSession, policy: Policy): Promise<void>
@@ -80,9 +80,9 @@ export function createActivity(database: Database): Activity {
   })
   return {
     async used(session, policy) {
-      if (!isActivityDue(session.lastActivityAt, policy, session.readAt)) return
+      if (!isActivityDue(session, policy, session.readAt)) return
       const { idleSeconds } = sessionLimits(policy)
-      const use = { uid: session.uid, idleSeconds, updateAgeSeconds: policy.session.updateAge }
+      const use = { uid: session.uid, idleSeconds, stepSeconds: activityStepSeconds(policy, session) }
       await withOpenTransaction((tx) => (tx ? extendSessions(tx, [use]) : touchBatched(use)))
     },
   }
@@ -93,7 +93,7 @@ async function extendSessions(tx: Tx, uses: readonly Use[]): Promise<void> {
   const rows = await runIn(tx, touch, [
     once.map((use) => use.uid),
     once.map((use) => use.idleSeconds),
-    once.map((use) => use.updateAgeSeconds),
+    once.map((use) => use.stepSeconds),
   ])
   if (rows.length > 0) await appendAudit(tx, ...rows.map(extendedEvent))
 }

@@ -5,7 +5,7 @@ import type { Actor, Origin } from '../audit/events.ts'
 import { type Database, runIn, type Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
 import { tellClients } from '../deliveries/logouts.ts'
-import { endedEvent, endSessionsWhere, ringIfTold } from './ending.ts'
+import { endingEvents, endSessionsWhere, ringIfTold } from './ending.ts'
 import { isPersonal } from './tokens.ts'
 
 const sessionsPerStep = 500
@@ -21,15 +21,25 @@ const dropSome = `delete from mlpipes_auth.oidc_payloads where ctid = any(array(
       select p.ctid from mlpipes_auth.accounts a join mlpipes_auth.oidc_payloads p on p.account_id = a.id
       where a.organization_id = $1 and (${isPersonal} or model in ('Grant', 'Interaction')) limit $2::integer for update of p))
     returning id_hash`
-// Of its apps, whoever's it is; and what guests were given there with apps of others. Each by an index, which one condition
-// for both would have none of; the second by way of the places that people have here, as tokens have no index of their own
-// for it (migration 0010 says why).
+// Of its apps, whoever's it is.
 const dropOfClients = `delete from mlpipes_auth.oidc_payloads where (model, id_hash) in (
       select p.model, p.id_hash from mlpipes_auth.clients c join mlpipes_auth.oidc_payloads p on p.client_id = c.client_id
-      where c.organization_id = $1
-      union all select p.model, p.id_hash from mlpipes_auth.memberships m join mlpipes_auth.oidc_payloads p on p.account_id = m.account_id
-      where m.organization_id = $1 and p.organization_id = $1 limit $2::integer)
+      where c.organization_id = $1 limit $2::integer)
     returning id_hash`
+// What guests were given there with apps of others, who hear of it where the session goes on: what they keep of it is for a
+// closed organisation. Found by way of the places that people have here, as tokens have no index of their own for it
+// (migration 0010 says why). Its own apps are forgotten by then.
+const dropOfGuests = `with gone as (
+    delete from mlpipes_auth.oidc_payloads where (model, id_hash) in (
+      select p.model, p.id_hash from mlpipes_auth.memberships m join mlpipes_auth.oidc_payloads p on p.account_id = m.account_id
+      where m.organization_id = $1 and not m.home and p.organization_id = $1 limit $2::integer)
+    returning client_id, payload ->> 'sessionUid' as session_uid
+  ), parted as (
+    select s.uid, s.account_id, s.payload, 'organization_closed' as cause, held.client_id
+    from (select distinct client_id, session_uid from gone) as held join mlpipes_auth.sessions s on s.uid = held.session_uid
+    where s.ended_at is null
+  ), ${tellClients}
+  select (select count(*) from gone)::integer as tokens, (select count(*) from told)::integer as told`
 // Sessions of others that go on, which were used for its apps: the session forgets the app, and in the same statement the app
 // hears of it, or the person would stay signed in there. What is forgotten is not found again, so each hears once. The apps
 // cannot act any more, but they can be told: whom the outbox tells is not asked whether their organisation is closed.
@@ -77,24 +87,17 @@ export async function endOrganizationAccess(tx: Tx, { organizationId, actor, ori
   const [parted] = await runIn(tx, partFromApps, [organizationId, sessionsPerStep])
   const areParted =
     sessions.length < sessionsPerStep && dropped < tokensPerStep && Number(parted?.['sessions']) < sessionsPerStep
-  const ofClients = areParted ? (await runIn(tx, dropOfClients, [organizationId, tokensPerStep])).length : 0
-  const isDone = areParted && ofClients < tokensPerStep
-  const tokens = dropped + ofClients
+  const [ofGuests] = areParted ? await runIn(tx, dropOfGuests, [organizationId, tokensPerStep]) : []
+  const guests = Number(ofGuests?.['tokens'] ?? 0)
+  const isLast = areParted && guests < tokensPerStep
+  const ofClients = isLast ? (await runIn(tx, dropOfClients, [organizationId, tokensPerStep])).length : 0
+  const isDone = isLast && ofClients < tokensPerStep
+  const tokens = dropped + guests + ofClients
   const ended = { sessions: sessions.length, tokens }
-  if (sessions.length + tokens > 0) {
-    // Each session stands in the log of the organisation in which it was.
-    const by = { actor, origin, organizationId: undefined, cause }
-    await appendAudit(tx, ...sessions.map((row) => endedEvent(row, by)), {
-      name: 'access.ended',
-      outcome: 'success',
-      actor,
-      organizationId,
-      origin,
-      details: { cause, ...ended },
-    })
-  }
+  if (sessions.length + tokens > 0)
+    await appendAudit(tx, ...endingEvents(sessions, tokens, { actor, origin, organizationId, cause }))
   ringIfTold(tx, sessions)
-  if (parted) ringIfTold(tx, [parted])
+  for (const row of [parted, ofGuests]) if (row) ringIfTold(tx, [row])
   return { ...ended, isDone }
 }
 

@@ -4,12 +4,12 @@ import { appendAudit } from '../audit/audit.ts'
 import type { Actor, Origin } from '../audit/events.ts'
 import { type Database, runIn, type Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
-import { endedEvent, endSessionsWhere, ringIfTold } from './ending.ts'
+import { endingEvents, endSessionsWhere, ringIfTold } from './ending.ts'
 import { isPersonal } from './tokens.ts'
 
 export const sessionsPerBatch = 500
 const tokensPerBatch = 2_000
-const cause = 'ended_by_administrator'
+const cause = 'ended_by_administrator' as const
 
 export interface OrganizationEnding {
   readonly organizationId: string
@@ -71,21 +71,15 @@ async function endSome(tx: Tx, ending: OrganizationEnding): Promise<EndedAll | u
   const before = await runIn(tx, dropTokens, ofThem)
   const sessions = await runIn(tx, endThese, [cause, uids])
   const meanwhile = await runIn(tx, dropTokens, ofThem)
-  const ended = { sessions: sessions.length, tokens: before.length + meanwhile.length }
-  // Each stands in the log of whoever ended it: a guest's home is told nothing that it could not see.
-  const events = sessions.map((row) => endedEvent(row, { actor, origin, organizationId, cause }))
-  await appendAudit(tx, ...events, accessEnded(ending, ended))
+  const tokens = before.length + meanwhile.length
+  await appendAudit(tx, ...endingEvents(sessions, tokens, { actor, origin, organizationId, cause }))
   ringIfTold(tx, sessions)
-  return ended
+  return { sessions: sessions.length, tokens }
 }
 
 async function dropSome(tx: Tx, ending: OrganizationEnding): Promise<number> {
-  const dropped = (await runIn(tx, dropLeft, [ending.organizationId, ending.exceptSessionUid ?? null])).length
-  if (dropped > 0) await appendAudit(tx, accessEnded(ending, { sessions: 0, tokens: dropped }))
+  const { organizationId, exceptSessionUid, actor, origin } = ending
+  const dropped = (await runIn(tx, dropLeft, [organizationId, exceptSessionUid ?? null])).length
+  if (dropped > 0) await appendAudit(tx, ...endingEvents([], dropped, { actor, origin, organizationId, cause }))
   return dropped
-}
-
-function accessEnded({ organizationId, actor, origin }: OrganizationEnding, ended: EndedAll) {
-  const details = { cause, ...ended }
-  return { name: 'access.ended' as const, outcome: 'success' as const, actor, organizationId, origin, details }
 }

@@ -7,6 +7,7 @@ import { ringForDeliveries } from '../deliveries/bell.ts'
 import { tellClients } from '../deliveries/logouts.ts'
 import { enqueueForMemberships } from '../deliveries/webhooks.ts'
 import { type EndingCause, endingRule } from './causes.ts'
+import { begunFor } from './live.ts'
 import { isOffline, isPersonal } from './tokens.ts'
 
 export type { EndingCause } from './causes.ts'
@@ -46,10 +47,10 @@ const drop = `with gone as (
 
 /** A statement that ends the sessions of a condition and tells their clients; `$1` is the cause. */
 export const endSessionsWhere = (condition: string) => `with parted as (
-    update mlpipes_auth.sessions set ended_at = now(), end_reason = $1::text where ended_at is null and ${condition}
-    returning uid, account_id, organization_id, payload, $1::text as cause, null::text as client_id
+    update mlpipes_auth.sessions s set ended_at = now(), end_reason = $1::text where ended_at is null and ${condition}
+    returning uid, account_id, organization_id, ${begunFor} as begun_for, payload, $1::text as cause, null::text as client_id
   ), ${tellClients}
-  select uid, account_id, organization_id, (select count(*) from told)::integer as told from parted`
+  select uid, account_id, organization_id, begun_for, (select count(*) from told)::integer as told from parted`
 const endSessions = endSessionsWhere('account_id = $2 and uid is distinct from $3')
 const endOne = endSessionsWhere('uid = $2 and account_id = $3')
 const endById = endSessionsWhere('id_hash = $2')
@@ -73,16 +74,10 @@ export async function endAccess(tx: Tx, ending: Ending): Promise<Ended> {
   const sessions = await runIn(tx, endSessions, [cause, accountId, exceptSessionUid ?? null])
   const meanwhile = await runIn(tx, drop, dropped)
   const tokens = [...before, ...meanwhile].reduce((sum, row) => sum + Number(row['tokens']), 0)
-  const ended = { sessions: sessions.length, tokens }
-  const common = { outcome: 'success' as const, actor, accountId, organizationId, origin }
-  await appendAudit(tx, ...sessions.map((row) => endedEvent(row, { actor, origin, organizationId, cause })), {
-    ...common,
-    name: 'access.ended',
-    details: { cause, ...ended },
-  })
+  await appendAudit(tx, ...endingEvents(sessions, tokens, { accountId, organizationId, cause, actor, origin }))
   if (cause === 'disabled') await enqueueForMemberships(tx, { type: 'account.disabled', data: { accountId } })
   ringIfTold(tx, sessions)
-  return ended
+  return { sessions: sessions.length, tokens }
 }
 
 export interface SessionEnding extends Omit<Ending, 'exceptSessionUid' | 'exceptInteractionHash'> {
@@ -109,17 +104,14 @@ export async function endSession(tx: Tx, ending: SessionEnding): Promise<Ended |
   // In the order in which requests lock that are spending a code or refresh token: it first, the session after it. The
   // first delete waits for them; the second takes what they issued while it waited, which the first does not see.
   const before = await runIn(tx, dropTokens, tokens)
-  const ended = await runIn(tx, endOne, [cause, uid, accountId])
-  if (ended.length === 0) return undefined
+  const [ended] = await runIn(tx, endOne, [cause, uid, accountId])
+  if (!ended) return undefined
   const meanwhile = await runIn(tx, dropTokens, tokens)
   const counts = { sessions: 1, tokens: before.length + meanwhile.length }
-  const common = { outcome: 'success' as const, actor, accountId, organizationId, origin, sessionUid: uid }
-  await appendAudit(
-    tx,
-    { ...common, name: 'session.ended', details: { reason: cause } },
-    { ...common, name: 'access.ended', details: { cause, ...counts } },
-  )
-  ringIfTold(tx, ended)
+  const by = { organizationId, cause, actor, origin }
+  const elsewhere = endedEvents(ended, by).filter((event) => !tellsEnder(event, by))
+  await appendAudit(tx, ...elsewhere, accessEnded({ ...by, accountId, sessionUid: uid }, counts))
+  ringIfTold(tx, [ended])
   return counts
 }
 
@@ -127,7 +119,10 @@ export async function endSession(tx: Tx, ending: SessionEnding): Promise<Ended |
 export interface EndedSession {
   readonly uid: string
   readonly accountId: string | undefined
+  /** That of the latest sign-in. */
   readonly organizationId: string | undefined
+  /** In its log stands all that became of the session. */
+  readonly begunFor: string | undefined
 }
 
 /**
@@ -140,30 +135,63 @@ export async function endSessionById(tx: Tx, idHash: string, cause: EndingCause)
   return rows[0] && toEndedSession(rows[0])
 }
 
-export function toEndedSession(row: Row): EndedSession {
+function toEndedSession(row: Row): EndedSession {
+  const text = (value: unknown) => (typeof value === 'string' ? value : undefined)
   return {
     uid: String(row['uid']),
-    accountId: row['account_id'] === null ? undefined : String(row['account_id']),
-    organizationId: row['organization_id'] === null ? undefined : String(row['organization_id']),
+    accountId: text(row['account_id']),
+    organizationId: text(row['organization_id']),
+    begunFor: text(row['begun_for']),
   }
 }
 
-/** The audit row of a session that a cascade ended. */
-export function endedEvent(
-  row: Row,
-  by: Pick<Ending, 'actor' | 'origin' | 'organizationId' | 'cause'>,
-): AuditEvent<'session.ended'> {
-  const { uid, accountId, organizationId } = toEndedSession(row)
-  return {
-    name: 'session.ended',
-    outcome: 'success',
-    actor: by.actor,
-    accountId,
-    organizationId: by.organizationId ?? organizationId,
-    sessionUid: uid,
-    origin: by.origin,
-    details: { reason: by.cause },
-  }
+type EndedBy = Pick<Ending, 'actor' | 'origin' | 'organizationId' | 'cause'>
+
+/** The audit rows of a cascade: of each session that it ended, and of all that it ended together. */
+export function endingEvents(
+  rows: readonly Row[],
+  tokens: number,
+  by: EndedBy & { readonly accountId?: string },
+): AuditEvent[] {
+  const events = rows.flatMap((row) => endedEvents(row, by))
+  const alone = events.filter((event) => tellsEnder(event, by)).length
+  return [...events, accessEnded(by, { sessions: rows.length - alone, tokens })]
+}
+
+/**
+ * The audit rows of one session that was ended. `session.ended` stands once, where `session.created` does: in the log of the
+ * organisation that it was begun for. Another one that ended it, or that a sign-in moved it to, sees by `access.ended` in its
+ * own log that it is over.
+ */
+function endedEvents(row: Row, by: EndedBy): AuditEvent[] {
+  const { uid, accountId, organizationId, begunFor: home } = toEndedSession(row)
+  const others = [...new Set([organizationId, by.organizationId])].filter((id) => id !== undefined && id !== home)
+  const about = { accountId, sessionUid: uid, actor: by.actor, origin: by.origin, cause: by.cause }
+  return [
+    {
+      name: 'session.ended',
+      outcome: 'success',
+      actor: by.actor,
+      accountId,
+      organizationId: home,
+      sessionUid: uid,
+      origin: by.origin,
+      details: { reason: by.cause },
+    },
+    ...others.map((id) => accessEnded({ ...about, organizationId: id }, { sessions: 1, tokens: 0 })),
+  ]
+}
+
+/** Whether it is in the log of whoever ended the session that it says so. */
+function tellsEnder({ name, organizationId }: AuditEvent, by: EndedBy): boolean {
+  return name === 'access.ended' && organizationId === by.organizationId
+}
+
+function accessEnded(
+  { cause, ...about }: EndedBy & { readonly accountId?: string | undefined; readonly sessionUid?: string },
+  ended: Ended,
+): AuditEvent<'access.ended'> {
+  return { ...about, name: 'access.ended', outcome: 'success', details: { cause, ...ended } }
 }
 
 export function ringIfTold(tx: Tx, rows: readonly Row[]): void {

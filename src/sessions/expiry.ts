@@ -6,19 +6,30 @@ import { transact } from '../db/transaction.ts'
 import { tellClients } from '../deliveries/logouts.ts'
 import { inSteps } from '../steps.ts'
 import { ringIfTold } from './ending.ts'
+import { begunFor } from './live.ts'
 
 /**
  * A WITH item, `logged`, over one before it named `parted`: uid, account_id, organization_id, cause, and changed_by, who
- * changed the policy that ended it. The audit rows of sessions that nobody ended: written by the statement that ends them,
- * as there may be fifty thousand. Where nobody signed in, nothing began.
+ * changed the policy that ended it. The audit rows of sessions that nobody ended, in the logs that `endedEvents` (ending.ts)
+ * says: written by the statement that ends them, as there may be fifty thousand. Where nobody signed in, nothing began.
+ * @param by in SQL, the organisation whose policy that is
  */
-export const logEndings = `logged as (${auditInsertOf(
-  ['name', 'outcome', 'actor_type', 'actor_id', 'account_id', 'organization_id', 'session_uid', 'details'],
-  `select case when p.cause in ('idle', 'absolute') then 'session.expired' else 'session.ended' end, 'success',
-      coalesce(p.changed_by ->> 'type', 'system'), p.changed_by ->> 'id', p.account_id, p.organization_id, p.uid,
-      jsonb_build_object('reason', p.cause)
-    from parted p where p.account_id is not null`,
-)})`
+const logEndingsBy = (by: string) =>
+  `logged as (${auditInsertOf(
+    ['name', 'outcome', 'actor_type', 'actor_id', 'account_id', 'organization_id', 'session_uid', 'details'],
+    `select e.name, 'success', coalesce(p.changed_by ->> 'type', 'system'), p.changed_by ->> 'id', p.account_id,
+      e.organization_id, p.uid, e.details
+    from parted p join mlpipes_auth.sessions s on s.uid = p.uid cross join lateral (
+      select case when p.cause in ('idle', 'absolute') then 'session.expired' else 'session.ended' end as name,
+        ${begunFor} as organization_id, jsonb_build_object('reason', p.cause) as details
+      union all
+      select distinct 'access.ended', other.id, jsonb_build_object('cause', p.cause, 'sessions', 1, 'tokens', 0)
+        from unnest(array[p.organization_id, ${by}]) as other (id) where other.id <> ${begunFor}
+    ) as e
+    where p.account_id is not null`,
+  )})`
+/** The same for a change of the policy of the organisation `$1`. */
+export const logEndings = logEndingsBy('$1::text')
 
 /** How many sessions one statement ends. */
 export const batchSize = 200
@@ -38,7 +49,7 @@ const endOver = `with due as (
     from due where s.uid = due.uid
     returning s.uid, s.account_id, s.organization_id, s.payload, s.end_reason as cause, null::text as client_id,
       null::jsonb as changed_by
-  ), ${tellClients}, ${logEndings}
+  ), ${tellClients}, ${logEndingsBy('null::text')}
   select count(*)::integer as count, (select count(*) from told)::integer as told from parted`
 
 /**

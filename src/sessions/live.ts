@@ -7,6 +7,9 @@ export const isUsedFor = (id: string, session = 's') =>
   `(${session}.organization_id = ${id} or exists (select from mlpipes_auth.session_organizations x
       where x.session_uid = ${session}.uid and x.organization_id = ${id}))`
 
+/** The organisation that a session was begun for, whatever organisation a sign-in moved it to since. */
+export const begunFor = 'coalesce(s.begun_for, s.organization_id)'
+
 /** How many of the person's sessions in that organisation began later and are live under the change `t`: the oldest make room. */
 const newer = `(select count(*) from mlpipes_auth.sessions n
       where n.account_id = s.account_id and n.ended_at is null and n.signed_in_at is not null

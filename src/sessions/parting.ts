@@ -6,7 +6,7 @@ import { runIn, type Tx } from '../db/database.ts'
 import { ringForDeliveries } from '../deliveries/bell.ts'
 import { tellClients } from '../deliveries/logouts.ts'
 import { enqueueWebhooks } from '../deliveries/webhooks.ts'
-import { type Ended, endedEvent, endSessionsWhere, ringIfTold } from './ending.ts'
+import { type Ended, endingEvents, endSessionsWhere, ringIfTold } from './ending.ts'
 import { isPersonal } from './tokens.ts'
 
 interface By {
@@ -98,19 +98,10 @@ export async function endMembershipAccess(
   const told = await runIn(tx, tellClientsThere, there)
   const meanwhile = await runIn(tx, dropOfMember, there)
   const tokens = [...before, ...meanwhile].reduce((sum, row) => sum + Number(row['tokens']), 0)
-  const ended = { sessions: sessions.length, tokens }
-  const by = { actor, origin, organizationId, cause: 'membership_ended' as const }
-  await appendAudit(tx, ...sessions.map((row) => endedEvent(row, by)), {
-    name: 'access.ended',
-    outcome: 'success',
-    actor,
-    accountId,
-    organizationId,
-    origin,
-    details: { cause: 'membership_ended', ...ended },
-  })
+  const by = { accountId, actor, origin, organizationId, cause: 'membership_ended' as const }
+  await appendAudit(tx, ...endingEvents(sessions, tokens, by))
   await enqueueWebhooks(tx, organizationId, { type: 'membership.ended', data: { accountId } })
   ringIfTold(tx, [...sessions.slice(0, 1)])
   if (Number(told[0]?.['told'] ?? 0) > 0) ringForDeliveries(tx)
-  return ended
+  return { sessions: sessions.length, tokens }
 }

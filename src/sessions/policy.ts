@@ -39,12 +39,27 @@ export function sessionState(times: SessionTimes, limits: SessionLimits, now: Da
   return at >= idleEnd ? 'idle' : 'live'
 }
 
+/** What a session that is there is held to: another organisation may have made it shorter than the policy of this use. */
+type Held = Pick<SessionTimes, 'lastActivityAt' | 'idleExpiresAt' | 'absoluteExpiresAt'>
+
 /**
- * Whether a use of a session is to be written down as activity: at most once per `updateAge`, and only where activity
- * extends a session at all.
+ * How many seconds after the last activity the next is written down: `updateAge`, or half the idle limit where that is less.
+ * Otherwise somebody who is there all the time would be signed out before anything is written.
  */
-export function isActivityDue(lastActivityAt: Date, { session }: Pick<Policy, 'session'>, now: Date): boolean {
-  return session.extendOnActivity && now.getTime() - lastActivityAt.getTime() >= session.updateAge * 1000
+export function activityStepSeconds(policy: Pick<Policy, 'session'>, held?: Held): number {
+  const half = Math.min(sessionLimits(policy).idleSeconds, held ? idleSecondsOf(held) : Infinity) / 2
+  return Math.min(policy.session.updateAge, Math.floor(half))
+}
+
+/** An idle limit that the absolute one cuts short says nothing, and nothing can extend it. */
+function idleSecondsOf({ lastActivityAt, idleExpiresAt, absoluteExpiresAt }: Held): number {
+  return idleExpiresAt < absoluteExpiresAt ? (idleExpiresAt.getTime() - lastActivityAt.getTime()) / 1000 : Infinity
+}
+
+/** Whether a use of a session is to be written down as activity: once per step, and only where activity extends it at all. */
+export function isActivityDue(held: Held, policy: Pick<Policy, 'session'>, now: Date): boolean {
+  const seconds = (now.getTime() - held.lastActivityAt.getTime()) / 1000
+  return policy.session.extendOnActivity && seconds >= activityStepSeconds(policy, held)
 }
 
 /** What a policy finds wanting in how somebody signed in, and from where. */

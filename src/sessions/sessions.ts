@@ -6,7 +6,7 @@ import { auditInsert, auditInsertOf, auditParameterCount, auditValues } from '..
 import { coalesce } from '../db/coalesce.ts'
 import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
 import { type EndedSession, type EndingCause, endSessionById } from './ending.ts'
-import { isLive, overBecause } from './live.ts'
+import { begunFor, isLive, overBecause } from './live.ts'
 import type { SessionLimits } from './policy.ts'
 
 export interface SessionRow {
@@ -14,7 +14,7 @@ export interface SessionRow {
   readonly idHash: string
   readonly payload: Record<string, unknown>
   readonly accountId: string | undefined
-  /** The organisation of the sign-in. It stays when the session is used for others. */
+  /** The organisation of the latest sign-in. It stays when the session is used for others. */
   readonly organizationId: string | undefined
   /** Every organisation that the request was about: the person's, and that of the app. */
   readonly usedFor: readonly string[]
@@ -24,7 +24,7 @@ export interface SessionRow {
   readonly signedIn: boolean
   readonly limits: SessionLimits
   /** Coming back for another app begins the idle limit anew once in so many seconds; undefined where the policy lets it not. */
-  readonly updateAgeSeconds: number | undefined
+  readonly activityStepSeconds: number | undefined
   /** Whether the request is one for which the session counts as used: one that is refused holds it to nothing. */
   readonly isUse: boolean
 }
@@ -101,12 +101,13 @@ const saveSession = `with before as (select account_id, organization_id from mlp
         id_hash = excluded.id_hash, payload = excluded.payload, account_id = excluded.account_id,
         organization_id = case when ${isNewSignIn} then excluded.organization_id
           else coalesce(s.organization_id, excluded.organization_id) end,
+        begun_for = coalesce(s.begun_for, s.organization_id),
         signed_in_at = ${signedInAt}, ip = excluded.ip, user_agent = excluded.user_agent,
         last_activity_at = ${lastActivityAt}, idle_seconds = ${idleSeconds}, absolute_seconds = ${absoluteSeconds},
         idle_expires_at = least(${idleExpiresAt}, ${absoluteExpiresAt}),
         absolute_expires_at = ${absoluteExpiresAt}
       where s.ended_at is null
-      returning uid, account_id, organization_id
+      returning uid, account_id, organization_id, ${begunFor} as begun_for
     ), also as (
       insert into mlpipes_auth.session_organizations (session_uid, organization_id)
       select saved.uid, used.id from saved,
@@ -116,7 +117,7 @@ const saveSession = `with before as (select account_id, organization_id from mlp
       where exists (select from saved) and not exists (select from before where account_id is not null)
     ), extended as (${auditInsertOf(
       ['name', 'outcome', 'actor_type', 'actor_id', 'account_id', 'organization_id', 'session_uid', 'details'],
-      `select 'session.extended', 'success', 'account', account_id, account_id, organization_id, uid, '{}'::jsonb
+      `select 'session.extended', 'success', 'account', account_id, account_id, begun_for, uid, '{}'::jsonb
         from saved where exists (select from due)`,
     )})
     select uid from saved`
@@ -166,7 +167,7 @@ export function createSessions(database: Database): Sessions {
         row.signedIn,
         row.limits.idleSeconds,
         row.limits.absoluteSeconds,
-        row.updateAgeSeconds ?? null,
+        row.activityStepSeconds ?? null,
         [...new Set(row.usedFor)],
         row.isUse,
         ...auditValues(created ? [created] : []),

@@ -164,6 +164,18 @@ describe('a guest', () => {
     expect(item).toMatchObject({ begunHere: false, organizations: [{ slug: 'mercy' }], apps: [{ clientId: 'ehr' }] })
     expect((await end(item?.id ?? '')).status).toBe(204)
     expect(await isActive(used.access_token, 'ehr')).toBe(false)
+    // Each sees in its own log that it is over and by whom: that which let the guest in, and that whose administrator it was.
+    const logOf = async (admin: string) => {
+      const token = await server.tokenOf(admin)
+      const names = 'name=session.created&name=session.ended&name=access.ended'
+      const answer = await server.call(token, `/api/audit/logs?sessionUid=${item?.id}&${names}`)
+      const events = answer.body['items'] as { name: string; actorId: string | null }[]
+      return events.map(({ name, actorId }) => ({ name, actorId }))
+    }
+    const actorId = idOf('admin@mercy.example')
+    expect(await logOf('admin@mercy.example')).toEqual([{ name: 'access.ended', actorId }])
+    const created = { name: 'session.created', actorId: idOf(email) }
+    expect(await logOf('admin@hope.example')).toEqual([{ name: 'session.ended', actorId }, created])
   })
 
   it('is signed out by it, everywhere that this session was used, and of no other session', async () => {

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { transact } from '../../src/db/transaction.ts'
 import { endOrganizationAccess, finishClosing, finishClosings } from '../../src/sessions/closing.ts'
 import { barePostgres } from '../support/bare-database.ts'
-import { authorizationUrl, introspect } from '../support/client.ts'
+import { authorizationUrl, Browser, introspect, obtainTokens, signIn } from '../support/client.ts'
 import { databaseKinds, password, startServer, type TestServer } from '../support/server.ts'
 import { app, deliveryRows, open, type Receiver, seed, startReceiver, until, verifyLogout } from './support.ts'
 
@@ -18,6 +18,7 @@ describe.each(databaseKinds)('an organisation that closes on %s', (kind) => {
       app('vendor', { ...told('vendor'), organization: 'hope' }),
       app('picky', { ...told('picky'), organization: 'hope', backchannel_logout_causes: ['disabled'] }),
       app('deaf', { organization: 'hope' }),
+      app('spare', told('spare')),
     )
     const vera = { email: 'vera@hope.example', name: 'Vera', organization: 'hope', password, emailVerified: true }
     server = await startServer(kind, { seed: { ...file, accounts: [...(file.accounts ?? []), vera] } })
@@ -81,6 +82,41 @@ describe.each(databaseKinds)('an organisation that closes on %s', (kind) => {
     expect(await active(vera.tokens[1]?.access_token)).toBe(false)
     const silent = await lee.browser.request(authorizationUrl(server, 'ours', { prompt: 'none' }).url)
     expect(silent.headers.get('location')).toContain('code=')
+  })
+
+  it('tells every app of a session that ends, those of other organisations too, wherever it was begun', async () => {
+    await server.database.run(
+      `insert into mlpipes_auth.memberships (account_id, organization_id, home, roles)
+        select a.id, o.id, false, '{visitor}' from mlpipes_auth.accounts a, mlpipes_auth.organizations o
+        where a.email = 'vera@hope.example' and o.slug = 'mercy'`,
+      [],
+    )
+    const there = (organization: string) => ({ organization, prompt: 'login' })
+    const away = new Browser(server)
+    await signIn(away, authorizationUrl(server, 'ours', there('mercy')), 'vera@hope.example')
+    const guest = new Browser(server)
+    await signIn(guest, authorizationUrl(server, 'ours', there('hope')), 'ada@mercy.example')
+    const sessions = await server.database.run(
+      `select s.uid, o.slug from mlpipes_auth.sessions s join mlpipes_auth.organizations o on o.id = s.organization_id
+        where s.account_id is not null and s.ended_at is null order by s.created_at desc limit 2`,
+      [],
+    )
+    expect(sessions.map(({ slug }) => slug)).toEqual(['hope', 'mercy'])
+    await close()
+    for (const { uid } of sessions) expect(await heard(String(uid))).toEqual([closed('ours')])
+  })
+
+  it('tells apps of others what they lose of a guest whose session goes on, and only them', async () => {
+    const guest = await open(server, ['ours', 'spare'], { email: 'ada@mercy.example' })
+    const there = await obtainTokens(server, 'ours', { organization: 'hope' }, guest.browser)
+    expect((await introspect(server, there.access_token))['org_slug']).toBe('hope')
+    await close()
+    expect(await heard(guest.uid)).toEqual([closed('ours')])
+    const active = async (token = '') => (await introspect(server, token))['active']
+    expect(await active(there.access_token)).toBe(false)
+    expect(await active(guest.tokens[1]?.access_token)).toBe(true)
+    await close()
+    expect(await heard(guest.uid), 'once').toHaveLength(1)
   })
 
   it('tells an app also when nothing is left of what it was given, and anew of who signed in since', async () => {

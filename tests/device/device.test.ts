@@ -33,6 +33,7 @@ const seed = {
     device(tv),
     device('monitor', { first_party: true }),
     device('ward'),
+    device('guest-monitor', { first_party: true, organization: 'hope' }),
     device('kiosk', {
       first_party: true,
       client_secret: undefined,
@@ -245,6 +246,72 @@ describe.each(mainDatabase)('device flow on %s', (kind) => {
     const stranger = await new Browser(server).request(`/device/${uid}`)
     expect(stranger.status).toBe(400)
     expect(stranger.text).not.toContain('Your device is connected')
+  })
+
+  // Somebody who only ever lets devices in was signed out as idle, and a device of a strict organisation held them to nothing.
+  it('counts as a use of the session in which it is allowed, for the organisation of the app', async () => {
+    const session = { idleTimeout: 1_000, absoluteLifetime: 20_000 }
+    await server.apply({ organizations: [{ slug: 'hope', name: 'Hope Clinic', policy: { session } }] })
+    const browser = await approve((await begin('monitor')).user_code)
+    const read = async () => {
+      const [row] = await server.database.run(
+        `select uid, idle_seconds, absolute_seconds, last_activity_at > now() - interval '60 seconds' as is_fresh,
+          idle_expires_at > now() + interval '900 seconds' as is_whole,
+          array(select o.slug from mlpipes_auth.session_organizations x join mlpipes_auth.organizations o on o.id = x.organization_id
+            where x.session_uid = s.uid) as used_for,
+          (select count(*)::integer from mlpipes_auth.audit_events e where e.name = 'session.extended' and e.session_uid = s.uid) as extensions
+          from mlpipes_auth.sessions s order by created_at desc limit 1`,
+        [],
+      )
+      return row
+    }
+    const age = (seconds: number) =>
+      server.database.run(
+        `update mlpipes_auth.sessions set last_activity_at = now() - make_interval(secs => $1::integer),
+          idle_expires_at = now() + make_interval(secs => idle_seconds - $1::integer) where signed_in_at is not null`,
+        [seconds],
+      )
+    expect(await read()).toMatchObject({ extensions: 0, used_for: [] })
+    await age(400)
+    const { page } = await type((await begin('guest-monitor')).user_code, browser)
+    expect(await read(), 'a code that is typed is none').toMatchObject({ extensions: 0, used_for: [], is_fresh: false })
+    await browser.submit(page, '/device', { abort: 'yes' })
+    expect(await read(), 'nor one that is refused').toMatchObject({ extensions: 0, used_for: [], is_fresh: false })
+    await approve((await begin('guest-monitor')).user_code, undefined, browser)
+    const used = { idle_seconds: 1_000, absolute_seconds: 20_000, used_for: ['hope'], is_whole: true }
+    expect(await read()).toMatchObject({ ...used, extensions: 1, is_fresh: true })
+    await approve((await begin('monitor')).user_code, undefined, browser)
+    expect(await read(), 'at once again').toMatchObject({ ...used, extensions: 1 })
+    await age(301)
+    await approve((await begin('monitor')).user_code, undefined, browser)
+    expect(await read()).toMatchObject({ ...used, extensions: 2 })
+    await server.apply({ organizations: [{ slug: 'hope', name: 'Hope Clinic', policy: {} }] })
+  })
+
+  it('makes room in the session limit of the organisation, as whatever else is let in', async () => {
+    const limited = (maxConcurrent: number | null) =>
+      server.apply({
+        organizations: [{ slug: 'mercy', name: 'Mercy Hospital', policy: { session: { maxConcurrent } } }],
+      })
+    const browsers = [
+      await approve((await begin('monitor')).user_code, 'ada@mercy.example'),
+      await approve((await begin('monitor')).user_code, 'ada@mercy.example'),
+    ]
+    const open = () =>
+      server.database.run(
+        `select s.uid from mlpipes_auth.sessions s join mlpipes_auth.accounts a on a.id = s.account_id
+          where a.email = 'ada@mercy.example' and s.ended_at is null order by s.signed_in_at`,
+        [],
+      )
+    const [, newer] = await open()
+    await server.database.run(
+      `update mlpipes_auth.organizations set policy = '{"session": {"maxConcurrent": 1}}' where slug = 'mercy'`,
+      [],
+    )
+    const { user_code } = await begin('monitor')
+    await approve(user_code, undefined, browsers[1])
+    expect(await open()).toEqual([newer])
+    await limited(null)
   })
 
   it('ends with the session in which it was allowed', async () => {

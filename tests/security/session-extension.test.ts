@@ -96,6 +96,27 @@ describe.each(databaseKinds)('a session on %s', (kind) => {
     expect([await timesOf(again.uid), (await extensions(again.uid)).length], 'again at once').toEqual([after, 1])
   })
 
+  const held = (session: object) =>
+    server.apply({ organizations: [{ slug: 'mercy', name: 'Mercy Hospital', policy: { session } }] })
+  it.each(Object.entries(doors))(
+    'whose idle limit is shorter than updateAge is extended by %s in half of it',
+    async (_name, use) => {
+      await held({ idleTimeout: 200, updateAge })
+      const [early, due, elsewhere] = [await open(), await open(), await open()]
+      await age(early.uid, 70)
+      await use(early)
+      expect(await extensions(early.uid)).toEqual([])
+      await age(due.uid, 101)
+      await use(due)
+      expect(await extensions(due.uid)).toHaveLength(1)
+      // The session stays held to what another organisation, or an earlier policy, made of it.
+      await held({ idleTimeout: 1_800, updateAge })
+      await age(elsewhere.uid, 101)
+      await use(elsewhere)
+      expect(await extensions(elsewhere.uid)).toHaveLength(1)
+    },
+  )
+
   it('has what the provider keeps of it written all the same', async () => {
     const opened = await open()
     await silently(opened)
@@ -127,7 +148,7 @@ describe.each(databaseKinds)('a session on %s', (kind) => {
       userAgent: undefined,
       signedIn: true,
       limits: { idleSeconds: 1_800, absoluteSeconds: 43_200 },
-      updateAgeSeconds: every,
+      activityStepSeconds: every,
       isUse,
     })
     await transact(server.database.kysely, async (tx) => {
@@ -136,7 +157,7 @@ describe.each(databaseKinds)('a session on %s', (kind) => {
         tx,
       )
       await sessions.save(tx, row(false), undefined)
-      await sessions.save(tx, { ...row(true), updateAgeSeconds: undefined }, undefined)
+      await sessions.save(tx, { ...row(true), activityStepSeconds: undefined }, undefined)
       const { rows: none } = await sql`select from mlpipes_auth.audit_events
         where name = 'session.extended' and session_uid = ${uid}`.execute(tx)
       expect(none, 'refused, or where activity does not extend').toHaveLength(0)

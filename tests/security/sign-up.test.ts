@@ -62,6 +62,26 @@ describe.each(mainDatabase)('signing up on %s', (kind) => {
     expect(again.url).toContain('code=')
   })
 
+  it('tells the webhooks of the organisation that somebody has a place there, once they have', async () => {
+    await server.database.run(
+      `insert into mlpipes_auth.webhooks (id, organization_id, url, events, sealed_secret)
+        select 'wh_joined', id, 'https://127.0.0.1:9', '{membership.created}', 'sealed' from mlpipes_auth.organizations
+        where slug = 'mercy'`,
+      [],
+    )
+    const told = async () =>
+      (await server.database.run(`select body from mlpipes_auth.deliveries where webhook_id = 'wh_joined'`, [])).map(
+        (row) => row['body'],
+      )
+    const { browser } = await submit({ email: 'told@new.example' })
+    const landing = await browser.follow(await browser.request(linkIn(await mailTo(server, 'told@new.example'))))
+    expect(await told()).toEqual([])
+    await browser.submit(landing, '/confirm/continue', {})
+    const [event] = await server.audit('account.signed_up')
+    const data = { accountId: event?.accountId, roles: ['member'] }
+    expect(await told()).toEqual([{ type: 'membership.created', data }])
+  })
+
   it('F59: a link opened elsewhere makes no account; only its code in the first browser does', async () => {
     const { browser, answer } = await submit({ email: 'victim@new.example' })
     const elsewhere = await new Browser(server).request(linkIn(await mailTo(server, 'victim@new.example')))

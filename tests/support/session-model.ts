@@ -1,8 +1,13 @@
 // What sessions and their tokens are to do under changing policies, by the rules of the house and in virtual seconds: the
 // strictest of all organisations that a session was used for holds, tightening acts at once, loosening gives nothing back.
+// What goes with an organisation, an app, a consent or a guest's place does not come back with it either.
 
 export const slugs = ['a', 'b', 'vendor'] as const
 export type Slug = (typeof slugs)[number]
+/** Everybody's own organisation; in the others they are guests. */
+const home: Slug = 'a'
+
+export type Place = 'ward' | 'town'
 
 export interface ModelPolicy {
   readonly idle: number
@@ -12,11 +17,15 @@ export interface ModelPolicy {
   readonly most: number | null
   readonly mfa: boolean
   readonly methods: readonly ('password' | 'magic_link')[]
-  readonly ttl: number
+  /** Where people may act from; null is anywhere. */
+  readonly places: readonly Place[] | null
+  readonly accessTtl: number
+  readonly refreshTtl: number
 }
 
 export interface ModelSession {
   readonly who: string
+  readonly place: Place
   organization: Slug
   readonly others: Set<Slug>
   readonly amr: readonly string[]
@@ -28,7 +37,10 @@ export interface ModelSession {
   absolute: number
   idleEnd: number
   absoluteEnd: number
-  endedBy: string | undefined
+  /** What may stand in the log as the cause of its end. Empty: nothing has ended it but perhaps its limits. */
+  readonly endedBy: Set<string>
+  /** Whether its end is written down, so that nothing else can be its cause. */
+  isWritten: boolean
 }
 
 export interface ModelToken {
@@ -40,18 +52,32 @@ export interface ModelToken {
   /** Undefined for one that outlives its session. */
   readonly boundTo: ModelSession | undefined
   readonly session: ModelSession
-  readonly issuedAt: number
+  /** When it was issued; of a refresh token, when the first of its family was. */
+  readonly since: number
   readonly expiresAt: number
   isGone: boolean
 }
 
-const refreshSeconds = 7_776_000
+export interface Person {
+  readonly who: string
+  readonly place: Place
+}
+
+/** In which organisation somebody wants to act, and the app of which one. */
+export interface Target {
+  readonly organization: Slug
+  readonly app: Slug
+}
 
 export class SessionModel {
   now = 0
   #order = 0
   readonly policies: Record<Slug, ModelPolicy>
   readonly disabled = new Set<string>()
+  readonly closed = new Set<Slug>()
+  readonly appsOff = new Set<Slug>()
+  /** Who is no guest of `b` any more. */
+  readonly departed = new Set<string>()
   readonly sessions: ModelSession[] = []
   readonly tokens: ModelToken[] = []
 
@@ -71,34 +97,54 @@ export class SessionModel {
       most: most.length === 0 ? null : Math.min(...most),
       mfa: one.mfa || other.mfa,
       methods: one.methods.filter((method) => other.methods.includes(method)),
-      ttl: Math.min(one.ttl, other.ttl),
+      places:
+        one.places && other.places
+          ? one.places.filter((at) => other.places?.includes(at))
+          : (one.places ?? other.places),
+      accessTtl: Math.min(one.accessTtl, other.accessTtl),
+      refreshTtl: Math.min(one.refreshTtl, other.refreshTtl),
     }
   }
 
-  #satisfies(amr: readonly string[], { mfa, methods }: ModelPolicy): boolean {
-    return methods.includes('password') && (!mfa || amr.includes('otp'))
+  /** @param place undefined for whoever may be anywhere */
+  #satisfies(amr: readonly string[], place: Place | undefined, { mfa, methods, places }: ModelPolicy): boolean {
+    const isInPlace = place === undefined || places === null || places.includes(place)
+    return isInPlace && methods.includes('password') && (!mfa || amr.includes('otp'))
+  }
+
+  /** Whether somebody has anything to do there at all, whatever they prove. */
+  #mayAct(who: string, organization: Slug, app: Slug): boolean {
+    const isOpen = ![home, organization, app].some((slug) => this.closed.has(slug))
+    const belongs = organization === home || !this.departed.has(who)
+    return isOpen && belongs && !this.disabled.has(who) && !this.appsOff.has(app)
   }
 
   isLive(session: ModelSession): boolean {
-    return session.endedBy === undefined && this.now < Math.min(session.idleEnd, session.absoluteEnd)
+    return session.endedBy.size === 0 && this.now < Math.min(session.idleEnd, session.absoluteEnd)
   }
 
-  isActive({ who, kind, boundTo, organization, app, amr, issuedAt, expiresAt, isGone }: ModelToken): boolean {
+  isActive({ who, kind, boundTo, organization, app, amr, since, expiresAt, isGone }: ModelToken): boolean {
+    const policy = this.policyOf(organization, app)
     const stands = boundTo === undefined || this.isLive(boundTo)
     // It lasts as long as was promised, and no longer than is promised now.
-    const isOutlived = kind === 'access' && this.now >= issuedAt + this.policyOf(organization, app).ttl
-    const mayAct = !this.disabled.has(who) && this.#satisfies(amr, this.policyOf(organization, app))
-    return !isGone && !isOutlived && stands && mayAct && this.now < expiresAt
+    const end = Math.min(expiresAt, since + (kind === 'access' ? policy.accessTtl : policy.refreshTtl))
+    const mayAct = this.#mayAct(who, organization, app) && this.#satisfies(amr, boundTo?.place, policy)
+    return !isGone && stands && mayAct && this.now < end
   }
 
   /** Somebody proved who they are, in a new session or in one that goes on. Undefined: they are not let in. */
-  signIn(who: string, amr: readonly string[], organization: Slug, app: Slug, before: ModelSession | undefined) {
+  signIn(
+    { who, place }: Person,
+    amr: readonly string[],
+    { organization, app }: Target,
+    before: ModelSession | undefined,
+  ) {
     const policy = this.policyOf(organization, app)
-    if (this.disabled.has(who) || !this.#satisfies(amr, policy)) return undefined
+    if (!this.#mayAct(who, organization, app) || !this.#satisfies(amr, place, policy)) return undefined
     const { now } = this
-    const fresh = { order: 0, idle: Infinity, absolute: Infinity, idleEnd: 0, absoluteEnd: 0, endedBy: undefined }
+    const fresh = { order: 0, idle: Infinity, absolute: Infinity, idleEnd: 0, absoluteEnd: 0, isWritten: false }
     const session: ModelSession = before ?? {
-      ...{ who, organization, others: new Set(), amr, signedInAt: now, lastActivityAt: now },
+      ...{ who, place, organization, others: new Set(), endedBy: new Set(), amr, signedInAt: now, lastActivityAt: now },
       ...fresh,
     }
     if (!before) this.sessions.push(session)
@@ -126,11 +172,12 @@ export class SessionModel {
   }
 
   /** A session goes to another app without asking. False: the app is told to ask. */
-  reuse(session: ModelSession, organization: Slug, app: Slug): boolean {
+  reuse(session: ModelSession, { organization, app }: Target): boolean {
     const policy = this.policyOf(organization, app)
     const { now } = this
     const isOver = now >= session.signedInAt + policy.absolute || now >= session.lastActivityAt + policy.idle
-    if (!this.isLive(session) || isOver || !this.#satisfies(session.amr, policy)) return false
+    const mayAct = this.#mayAct(session.who, organization, app) && this.#satisfies(session.amr, session.place, policy)
+    if (!this.isLive(session) || isOver || !mayAct) return false
     const isDue = now - session.lastActivityAt >= policy.updateAge
     if (policy.extends && this.#isExtendable(session) && isDue) session.lastActivityAt = now
     this.#use(session, organization, app, policy)
@@ -146,14 +193,17 @@ export class SessionModel {
     session.idleEnd = Math.min(session.lastActivityAt + session.idle, session.absoluteEnd)
   }
 
-  issue(session: ModelSession, organization: Slug, app: Slug, isOffline: boolean, amr = session.amr): ModelToken[] {
-    const ttls = { access: this.policyOf(organization, app).ttl, refresh: refreshSeconds } as const
+  /** @param before the refresh token in whose place this one comes */
+  issue(session: ModelSession, { organization, app }: Target, isOffline: boolean, before?: ModelToken): ModelToken[] {
+    const { now } = this
+    const { accessTtl, refreshTtl } = this.policyOf(organization, app)
     const boundTo = isOffline ? undefined : session
-    return (['access', 'refresh'] as const).map((kind) => ({
-      ...{ who: session.who, kind, organization, app, amr, session, boundTo, isGone: false },
-      issuedAt: this.now,
-      expiresAt: Math.min(this.now + ttls[kind], boundTo?.absoluteEnd ?? Infinity),
-    }))
+    const amr = before?.amr ?? session.amr
+    const one = (kind: ModelToken['kind'], since: number, ttl: number): ModelToken => ({
+      ...{ who: session.who, kind, organization, app, amr, session, boundTo, isGone: false, since },
+      expiresAt: Math.min(since + ttl, boundTo?.absoluteEnd ?? Infinity),
+    })
+    return [one('access', now, accessTtl), one('refresh', before?.since ?? now, refreshTtl)]
   }
 
   /** The use of an active token is activity in the session that it ends with. */
@@ -166,19 +216,22 @@ export class SessionModel {
   }
 
   change(slug: Slug, policy: ModelPolicy): void {
-    const before = this.policies[slug].most
+    const before = this.policies[slug]
     this.policies[slug] = policy
     const [idle, { absolute }] = [Math.min(policy.idle, policy.absolute), policy]
-    for (const session of this.sessions.filter((one) => one.endedBy === undefined && one.others.has(slug))) {
+    for (const session of this.sessions.filter((one) => one.endedBy.size === 0 && one.others.has(slug))) {
       session.idle = Math.min(session.idle, idle)
       session.absolute = Math.min(session.absolute, absolute)
       session.absoluteEnd = Math.min(session.absoluteEnd, session.signedInAt + absolute)
       session.idleEnd = Math.min(session.idleEnd, session.lastActivityAt + idle, session.absoluteEnd)
     }
-    if (policy.most === null || (before !== null && policy.most >= before)) return
+    const isNarrower = policy.places !== null && !before.places?.every((place) => policy.places?.includes(place))
+    const isOut = (one: ModelSession) => isNarrower && one.organization === slug && !policy.places?.includes(one.place)
+    for (const session of this.sessions.filter(isOut)) this.#over(session, 'network')
+    if (policy.most === null || (before.most !== null && policy.most >= before.most)) return
     for (const session of this.sessions.filter((one) => this.isLive(one)).sort((x, y) => y.order - x.order))
       if (session.others.has(slug) && this.#countNewer(session, slug) >= policy.most)
-        this.end(session, 'max_concurrent')
+        this.#over(session, 'max_concurrent')
   }
 
   /** How many of the same person's sessions were begun later, among those that were used for the organisation. */
@@ -187,14 +240,54 @@ export class SessionModel {
     return this.sessions.filter((one) => isNewer(one) && this.isLive(one)).length
   }
 
+  close(slug: Slug): void {
+    this.closed.add(slug)
+    const isOver = (one: ModelSession) => slug === home || one.organization === slug
+    for (const session of this.sessions.filter(isOver)) this.end(session, 'organization_closed')
+    this.#drop(({ organization, app }) => [home, organization, app].includes(slug))
+  }
+
+  /** Somebody is no guest of `b` any more. */
+  depart(who: string): void {
+    this.departed.add(who)
+    for (const session of this.sessions.filter((one) => one.who === who && one.organization === 'b'))
+      this.end(session, 'membership_ended')
+    this.#drop((token) => token.who === who && token.organization === 'b')
+  }
+
+  disableApp(app: Slug): void {
+    this.appsOff.add(app)
+    this.#drop((token) => token.app === app)
+  }
+
+  withdrawConsent(who: string, app: Slug): void {
+    this.#drop((token) => token.who === who && token.app === app)
+  }
+
+  /** Organisations, apps and guests are back; nothing comes back with them. */
+  mend(): void {
+    for (const gone of [this.closed, this.appsOff, this.departed]) gone.clear()
+  }
+
+  #drop(isOver: (token: ModelToken) => boolean): void {
+    for (const token of this.tokens.filter(isOver)) token.isGone = true
+  }
+
   end(session: ModelSession, reason: string): void {
-    // Past a limit it was over already, and whoever comes first says so.
-    if (session.endedBy === undefined) session.endedBy = this.isLive(session) ? reason : 'limit'
+    this.#over(session, reason)
+    session.isWritten = true
+  }
+
+  /** What is past a limit or under a stricter policy is over, and whoever comes first writes down why. */
+  #over(session: ModelSession, reason: string): void {
+    if (session.isWritten) return
+    if (session.endedBy.size === 0 && !this.isLive(session)) session.endedBy.add('idle').add('absolute')
+    session.endedBy.add(reason)
   }
 
   /** All that somebody has, tokens that outlive sessions among it. */
   endAll(who: string, reason: string, of: (one: ModelSession) => boolean = () => true): void {
     for (const session of this.sessions.filter((one) => one.who === who && of(one))) this.end(session, reason)
-    for (const token of this.tokens.filter((one) => one.who === who && of(one.session))) token.isGone = true
+    this.#drop((token) => token.who === who && of(token.session))
   }
 }

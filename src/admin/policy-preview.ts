@@ -58,8 +58,9 @@ const judged = (
     ${verdictOf(false, columns)} from mlpipes_auth.session_organizations o join mlpipes_auth.sessions s on s.uid = o.session_uid
       where o.organization_id = $1 and ${live}`
 // Of each person as many go on as are allowed, the last that were begun; it takes the rows themselves to say whose they are.
-const ranked = `select case when verdict in ('absolute', 'idle', 'network') or place <= $9::integer then verdict else 'max_concurrent' end as verdict
-    from (select verdict, row_number() over (partition by account_id, coalesce(verdict in ('absolute', 'idle'), false)
+const isEnded = `coalesce(verdict in ('absolute', 'idle', 'network'), false)`
+const ranked = `select case when ${isEnded} or place <= $9::integer then verdict else 'max_concurrent' end as verdict
+    from (select verdict, row_number() over (partition by account_id, ${isEnded}
         order by signed_in_at desc, created_at desc, uid desc) as place
       from (${judged('s.account_id, s.signed_in_at, s.created_at, s.uid,')}) as each_one) as placed`
 const countSessions = (verdicts: string) =>

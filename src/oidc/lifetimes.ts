@@ -36,8 +36,15 @@ export const lifetimes: NonNullable<Configuration['ttl']> = {
     // One that is older is refused before (token-age.ts), unless its last second went by since.
     return withinSession(context, token, Math.max(1, cap - ageSeconds))
   },
-  Grant: (context) => accountOf(context)?.policy.tokens.refreshTokenTtl ?? refreshTokenSeconds,
+  // Twice as long as it must, so that it is prolonged for a later code once in that time only (provider.ts).
+  Grant: (context) => 2 * grantSeconds(context),
   Session: (_context, session) => (session.accountId === undefined ? anonymousSessionSeconds : sessionSeconds),
+}
+
+/** How long a grant must last from now on, for what is issued under it. */
+export function grantSeconds(context: KoaContextWithOIDC | undefined): number {
+  const tokens = accountOf(context)?.policy.tokens
+  return Math.max(tokens?.refreshTokenTtl ?? refreshTokenSeconds, tokens?.accessTokenTtl ?? accessTokenSeconds)
 }
 
 type SessionToken = Parameters<typeof isJwt>[0] & { readonly expiresWithSession?: boolean | undefined }

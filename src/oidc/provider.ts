@@ -5,7 +5,7 @@ import type { Configuration, KoaContextWithOIDC, Provider } from 'oidc-provider'
 import type { Accounts } from '../accounts/accounts.ts'
 import type { AuditEvent } from '../audit/events.ts'
 import { type Clients, supportedScopes } from '../clients/clients.ts'
-import type { Secrets } from '../crypto/secrets.ts'
+import { type Secrets, sha256 } from '../crypto/secrets.ts'
 import type { Db } from '../db/database.ts'
 import { withScope } from '../db/transaction.ts'
 import { originOf } from '../http/origin.ts'
@@ -38,7 +38,7 @@ import type { FindIntrospected } from './introspected.ts'
 import type { IntrospectionPolicy } from './introspection.ts'
 import { acceptIntrospectionBearer } from './introspection-bearer.ts'
 import { createJwtTokens } from './jwt-tokens.ts'
-import { lifetimes } from './lifetimes.ts'
+import { grantSeconds, lifetimes } from './lifetimes.ts'
 import type { ProtocolPages } from './pages.ts'
 import { prompts } from './prompts.ts'
 import { createProviderFetch } from './provider-fetch.ts'
@@ -249,7 +249,7 @@ function accountClient(issuer: string) {
 /** The grant of this session and client, or a new one from what the person allowed this client before. */
 async function loadExistingGrant(
   context: KoaContextWithOIDC,
-  { issuer, consents }: Pick<ProviderParts, 'issuer' | 'consents'>,
+  { issuer, consents, payloads }: Pick<ProviderParts, 'issuer' | 'consents' | 'payloads'>,
 ) {
   const { client, session, provider, result, params } = context.oidc
   if (!client || !session?.accountId) return undefined
@@ -258,6 +258,10 @@ async function loadExistingGrant(
   if (existing) {
     const asked = client['first_party'] === true ? String(params?.['scope'] ?? '') : existing.getOIDCScope()
     await complete(existing, asked, { issuer, client, params })
+    // What is issued under it by a later code of the same session must not end with the first.
+    const seconds = grantSeconds(context)
+    if (Number(existing.exp) < Date.now() / 1000 + seconds)
+      await payloads.prolong('Grant', sha256(existing.jti), 2 * seconds)
     return existing
   }
   const allowed =

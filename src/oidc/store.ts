@@ -61,6 +61,9 @@ const insertOnce = `insert into mlpipes_auth.oidc_payloads (model, id_hash, payl
     values ($1, $2, $3::jsonb, now() + make_interval(secs => $4::integer))
     on conflict (model, id_hash) do update set expires_at = excluded.expires_at, payload = excluded.payload
       where oidc_payloads.expires_at <= now() returning 1 as inserted`
+const prolong = `update mlpipes_auth.oidc_payloads set expires_at = now() + make_interval(secs => $3::integer),
+      payload = payload || jsonb_build_object('exp', floor(extract(epoch from now()))::bigint + $3::integer)
+    where model = $1 and id_hash = $2 and ${unexpired}`
 const clean = `delete from mlpipes_auth.oidc_payloads where ctid = any(array(select ctid from mlpipes_auth.oidc_payloads
     where expires_at < now() - interval '1 day' order by expires_at limit $1::integer for update skip locked)) returning 1`
 
@@ -78,6 +81,8 @@ export interface PayloadStore {
   ): Promise<boolean>
   /** Compare-and-set: true for the one caller who consumed it (D1). */
   consume(tx: Tx, model: string, idHash: string): Promise<boolean>
+  /** Lets what is stored last for so many seconds from now. What was taken away meanwhile stays away. */
+  prolong(model: string, idHash: string, seconds: number): Promise<void>
   destroy(db: Db, model: string, idHash: string): Promise<boolean>
   revokeByGrantId(tx: Tx, model: string, grantId: string): Promise<number>
   /** Deletes rows that expired more than a day ago, at most `limit` of them; returns how many. */
@@ -141,6 +146,9 @@ export function createPayloadStore(database: Database): PayloadStore {
         .where('consumed_at', 'is', null)
         .executeTakeFirst()
       return result.numUpdatedRows === 1n
+    },
+    async prolong(model, idHash, seconds) {
+      await database.run(prolong, [model, idHash, seconds])
     },
     async destroy(db, model, idHash) {
       const result = await db

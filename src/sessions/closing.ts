@@ -96,8 +96,7 @@ export async function endOrganizationAccess(tx: Tx, { organizationId, actor, ori
   const ended = { sessions: sessions.length, tokens }
   if (sessions.length + tokens > 0)
     await appendAudit(tx, ...endingEvents(sessions, tokens, { actor, origin, organizationId, cause }))
-  ringIfTold(tx, sessions)
-  for (const row of [parted, ofGuests]) if (row) ringIfTold(tx, [row])
+  ringIfTold(tx, [...sessions, parted, ofGuests])
   return { ...ended, isDone }
 }
 

@@ -194,6 +194,6 @@ function accessEnded(
   return { ...about, name: 'access.ended', outcome: 'success', details: { cause, ...ended } }
 }
 
-export function ringIfTold(tx: Tx, rows: readonly Row[]): void {
-  if (Number(rows[0]?.['told'] ?? 0) > 0) ringForDeliveries(tx)
+export function ringIfTold(tx: Tx, rows: readonly (Row | undefined)[]): void {
+  if (rows.some((row) => Number(row?.['told'] ?? 0) > 0)) ringForDeliveries(tx)
 }

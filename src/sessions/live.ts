@@ -10,20 +10,26 @@ export const isUsedFor = (id: string, session = 's') =>
 /** The organisation that a session was begun for, whatever organisation a sign-in moved it to since. */
 export const begunFor = 'coalesce(s.begun_for, s.organization_id)'
 
-/** How many of the person's sessions in that organisation began later and are live under the change `t`: the oldest make room. */
+/** Whether the networks of the change `t` leave out where a session is. One of another organisation goes on there. */
+const isOutside = (session: string) => `(t.organization_id = ${session}.organization_id
+      and (t.allowed_cidrs is not null and ${session}.ip is null or not (${session}.ip <<= any(t.allowed_cidrs))))`
+
+/**
+ * How many of the person's sessions in that organisation began later, but before the change `t`, and are live under it: the
+ * oldest make room. What begins after the change makes room at its own sign-in (concurrency.ts).
+ */
 const newer = `(select count(*) from mlpipes_auth.sessions n
-      where n.account_id = s.account_id and n.ended_at is null and n.signed_in_at is not null
+      where n.account_id = s.account_id and n.ended_at is null and n.signed_in_at is not null and n.created_at <= t.changed_at
         and (n.signed_in_at, n.created_at, n.uid) > (s.signed_in_at, s.created_at, s.uid)
         and least(n.idle_expires_at, n.absolute_expires_at, n.last_activity_at + make_interval(secs => t.idle_seconds),
           n.signed_in_at + make_interval(secs => t.absolute_seconds)) > now()
-        and ${isUsedFor('t.organization_id', 'n')})`
+        and ${isOutside('n')} is not true and ${isUsedFor('t.organization_id', 'n')})`
 
-/** Why it is over under the change `t`, or null. A session of another organisation goes on there when it is out of the networks. */
+/** Why it is over under the change `t`, or null. */
 export const overUnderChange = `case
       when s.signed_in_at + make_interval(secs => t.absolute_seconds) <= now() then 'absolute'
       when s.last_activity_at + make_interval(secs => t.idle_seconds) <= now() then 'idle'
-      when t.organization_id = s.organization_id and (t.allowed_cidrs is not null and s.ip is null
-        or not (s.ip <<= any(t.allowed_cidrs))) then 'network'
+      when ${isOutside('s')} then 'network'
       when t.max_concurrent is not null and ${newer} >= t.max_concurrent then 'max_concurrent'
     end`
 

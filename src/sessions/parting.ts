@@ -3,7 +3,6 @@
 import { appendAudit } from '../audit/audit.ts'
 import type { Actor, Origin } from '../audit/events.ts'
 import { runIn, type Tx } from '../db/database.ts'
-import { ringForDeliveries } from '../deliveries/bell.ts'
 import { tellClients } from '../deliveries/logouts.ts'
 import { enqueueWebhooks } from '../deliveries/webhooks.ts'
 import { type Ended, endingEvents, endSessionsWhere, ringIfTold } from './ending.ts'
@@ -68,14 +67,20 @@ export async function endClientAccess(
 
 const settle = 'select id from mlpipes_auth.accounts where id = $1 for update'
 const dropFlows = 'delete from mlpipes_auth.sign_in_flows where account_id = $1 and organization_id = $2'
-// A grant says nothing about the organisation, and tokens of before neither: there the app's counts.
+// A grant says nothing about the organisation, and tokens of before neither: there the app's counts. Where the session goes
+// on, apps of others hear that they lost what they had for this organisation.
 const dropOfMember = `with gone as (
     delete from mlpipes_auth.oidc_payloads where account_id = $1 and (${isPersonal} or model = 'Grant')
       and (organization_id = $2 or organization_id is null
         and client_id in (select client_id from mlpipes_auth.clients where organization_id = $2))
-    returning model
-  )
-  select count(*)::integer as tokens from gone where model <> 'Grant'`
+    returning model, client_id, payload ->> 'sessionUid' as session_uid
+  ), parted as (
+    select s.uid, s.account_id, s.payload, 'membership_ended' as cause, held.client_id
+    from (select distinct client_id, session_uid from gone) as held join mlpipes_auth.sessions s on s.uid = held.session_uid
+    where s.ended_at is null and s.organization_id is distinct from $2
+      and held.client_id not in (select client_id from mlpipes_auth.clients where organization_id = $2)
+  ), ${tellClients}
+  select (select count(*) from gone where model <> 'Grant')::integer as tokens, (select count(*) from told)::integer as told`
 const endSessionsThere = endSessionsWhere('account_id = $2 and organization_id = $3')
 // In sessions of another organisation that go on: the apps of this one.
 const tellClientsThere = `with parted as (
@@ -97,11 +102,11 @@ export async function endMembershipAccess(
   const sessions = await runIn(tx, endSessionsThere, ['membership_ended', ...there])
   const told = await runIn(tx, tellClientsThere, there)
   const meanwhile = await runIn(tx, dropOfMember, there)
-  const tokens = [...before, ...meanwhile].reduce((sum, row) => sum + Number(row['tokens']), 0)
+  const dropped = [...before, ...meanwhile]
+  const tokens = dropped.reduce((sum, row) => sum + Number(row['tokens']), 0)
   const by = { accountId, actor, origin, organizationId, cause: 'membership_ended' as const }
   await appendAudit(tx, ...endingEvents(sessions, tokens, by))
   await enqueueWebhooks(tx, organizationId, { type: 'membership.ended', data: { accountId } })
-  ringIfTold(tx, [...sessions.slice(0, 1)])
-  if (Number(told[0]?.['told'] ?? 0) > 0) ringForDeliveries(tx)
+  ringIfTold(tx, [...sessions, ...told, ...dropped])
   return { sessions: sessions.length, tokens }
 }

@@ -418,16 +418,15 @@ describe.each(mainDatabase)('the policy on %s', (kind) => {
         return state === 'live' ? breachOf({ amr, isPlaceAllowed }, policy) : state
       }
     }
-    /** All are one person's: of those that no limit ended, the last that were begun go on. */
+    const ended = new Set<unknown>(['idle', 'absolute', 'network'])
+    /** All are one person's: of those that nothing else ended, the last that were begun go on. */
     const makeRoom = (verdicts: readonly unknown[], room: number) => {
       const later = sessions
         .map(({ idle, usedFor }, index) => ({ index, age: idle + usedFor }))
-        .filter(({ index }) => verdicts[index] !== 'idle' && verdicts[index] !== 'absolute')
+        .filter(({ index }) => !ended.has(verdicts[index]))
         .toSorted((a, b) => a.age - b.age || b.index - a.index)
       const crowded = new Set(later.slice(room).map(({ index }) => index))
-      return verdicts.map((verdict, index) =>
-        crowded.has(index) && verdict !== 'network' ? 'max_concurrent' : verdict,
-      )
+      return verdicts.map((verdict, index) => (crowded.has(index) ? 'max_concurrent' : verdict))
     }
     for (const patch of fc.sample(change, { numRuns: 12, seed: 11 })) {
       const { maxConcurrent } = effectivePolicy(patch, platform).session

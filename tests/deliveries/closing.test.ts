@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { transact } from '../../src/db/transaction.ts'
 import { endOrganizationAccess, finishClosing, finishClosings } from '../../src/sessions/closing.ts'
+import { endMembershipAccess } from '../../src/sessions/parting.ts'
 import { barePostgres } from '../support/bare-database.ts'
 import { authorizationUrl, Browser, introspect, obtainTokens, signIn } from '../support/client.ts'
 import { databaseKinds, password, startServer, type TestServer } from '../support/server.ts'
@@ -116,6 +117,25 @@ describe.each(databaseKinds)('an organisation that closes on %s', (kind) => {
     expect(await active(there.access_token)).toBe(false)
     expect(await active(guest.tokens[1]?.access_token)).toBe(true)
     await close()
+    expect(await heard(guest.uid), 'once').toHaveLength(1)
+  })
+
+  it('that lets a guest go tells apps of others what they lose, and only them', async () => {
+    const guest = await open(server, ['ours', 'spare'], { email: 'ada@mercy.example' })
+    const there = await obtainTokens(server, 'ours', { organization: 'hope' }, guest.browser)
+    const [hope] = await server.database.run(`select id from mlpipes_auth.organizations where slug = 'hope'`, [])
+    const by = { actor: { type: 'system' as const }, origin: {} }
+    const leave = () =>
+      transact(server.database.kysely, (tx) =>
+        endMembershipAccess(tx, { ...by, accountId: guest.accountId, organizationId: String(hope?.['id']) }),
+      )
+    await leave()
+    await until(() => expect(paths()).toEqual(['/ours']))
+    expect(await heard(guest.uid)).toEqual([['ours', 'membership_ended']])
+    const active = async (token = '') => (await introspect(server, token))['active']
+    expect(await active(there.access_token)).toBe(false)
+    expect(await active(guest.tokens[1]?.access_token)).toBe(true)
+    await leave()
     expect(await heard(guest.uid), 'once').toHaveLength(1)
   })
 

@@ -101,6 +101,24 @@ describe.each(databaseKinds)('sessions under a policy on %s', (kind) => {
     },
   )
 
+  /** Nothing is ended by housekeeping until the answer is called. */
+  async function holdHousekeeping(): Promise<() => Promise<void>> {
+    const { promise: released, resolve: release } = Promise.withResolvers<void>()
+    const { promise: held, resolve: hold } = Promise.withResolvers<void>()
+    const holding = kysely()
+      .transaction()
+      .execute(async (tx) => {
+        await sql`select pg_advisory_xact_lock(hashtext('mlpipes_auth.session_tightening'))`.execute(tx)
+        hold()
+        await released
+      })
+    await held
+    return async () => {
+      release()
+      await holding
+    }
+  }
+
   it.runIf(kind === 'postgres').each([
     ['idle', { session: { idleTimeout: 60 } }],
     ['absolute', { session: { absoluteLifetime: 100 } }],
@@ -114,16 +132,7 @@ describe.each(databaseKinds)('sessions under a policy on %s', (kind) => {
       const other = await open('ada@mercy.example')
       await age(uid, 120)
       const later = reason === 'max_concurrent' ? await open() : undefined
-      const { promise: released, resolve: release } = Promise.withResolvers<void>()
-      const { promise: held, resolve: hold } = Promise.withResolvers<void>()
-      const holding = kysely()
-        .transaction()
-        .execute(async (tx) => {
-          await sql`select pg_advisory_xact_lock(hashtext('mlpipes_auth.session_tightening'))`.execute(tx)
-          hold()
-          await released
-        })
-      await held
+      const release = await holdHousekeeping()
       const doors = async () => ({
         introspection: await isActive(tokens.access_token),
         userinfo: (
@@ -156,8 +165,7 @@ describe.each(databaseKinds)('sessions under a policy on %s', (kind) => {
       expect(await read(uid)).toMatchObject({ ended_at: null })
       if (reason !== 'network') expect(await isActive(other.tokens.access_token), 'one in use').toBe(true)
       if (later) expect(await isActive(later.tokens.access_token), 'the last one that was begun').toBe(true)
-      release()
-      await holding
+      await release()
       await finishTightenings(server.database)
       await nothingIsLeft()
       expect(await read(uid)).toMatchObject({ end_reason: reason })
@@ -165,6 +173,39 @@ describe.each(databaseKinds)('sessions under a policy on %s', (kind) => {
         (event) => event.sessionUid === uid && ['session.ended', 'session.expired'].includes(event.name),
       )
       expect(rows.map(({ name, details }) => auditEvents[name as AuditEventName].parse(details))).toEqual([{ reason }])
+    },
+  )
+
+  it.runIf(kind === 'postgres')(
+    'fewer sessions at once are counted of those that were there at the change, and that its networks leave there',
+    async () => {
+      await server.apply(policy({}))
+      const older = await open()
+      const release = await holdHousekeeping()
+      await server.apply(policy({ maxConcurrent: 1 }))
+      const copy = (uid: string, ip: string, createdAt: string) =>
+        server.database.run(
+          `insert into mlpipes_auth.sessions (uid, id_hash, payload, account_id, organization_id, ip, created_at, signed_in_at,
+              idle_seconds, absolute_seconds, idle_expires_at, absolute_expires_at)
+            select $2, $2, payload, account_id, organization_id, $3::inet, ${createdAt}, now(),
+              idle_seconds, absolute_seconds, idle_expires_at, absolute_expires_at from mlpipes_auth.sessions where uid = $1`,
+          [older.uid, uid, ip],
+        )
+      await copy('begun-later', '127.0.0.1', 'clock_timestamp()')
+      expect(await isActive(older.tokens.access_token), 'beside one that was begun since').toBe(true)
+      await copy('outside', '192.0.2.1', `created_at + interval '1 ms'`)
+      expect(await isActive(older.tokens.access_token), 'beside one that was there').toBe(false)
+      await server.database.run('delete from mlpipes_auth.session_tightenings', [])
+      await server.apply(policy({}))
+      const stricter = { session: { maxConcurrent: 1 }, network: { allowedCidrs: ['127.0.0.0/8'] } }
+      await server.database.run(`delete from mlpipes_auth.sessions where uid = 'begun-later'`, [])
+      await server.apply({ organizations: [{ slug: 'mercy', name: 'Mercy Hospital', policy: stricter }] })
+      expect(await isActive(older.tokens.access_token), 'beside one that the networks leave out').toBe(true)
+      await release()
+      await nothingIsLeft()
+      expect(await read('outside')).toMatchObject({ end_reason: 'network' })
+      expect(await read(older.uid)).toMatchObject({ ended_at: null })
+      await server.apply(policy({}))
     },
   )
 

@@ -5,7 +5,6 @@
 // used for several organisations is held to each of them.
 import type { Actor } from '../audit/events.ts'
 import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
-import { planForThis } from '../db/organization-transaction.ts'
 import { transact } from '../db/transaction.ts'
 import { tellClients } from '../deliveries/logouts.ts'
 import type { Policy } from '../organizations/policy.ts'
@@ -112,8 +111,10 @@ export async function holdToPlatform(tx: Tx, organizations: readonly Organizatio
 }
 
 const pending = 'select organization_id from mlpipes_auth.session_tightenings order by id limit 1'
-// Planned for this organisation: by a plan for all, a very large one is read whole and sorted for each batch.
-const lock = `select pg_try_advisory_xact_lock(hashtext('mlpipes_auth.session_tightening')) as mine, ${planForThis}`
+// Planned once, and to be read in the order of the index: a plan for organisations of middling size reads all of a very large
+// one and sorts it, for each batch.
+const lock = `select pg_try_advisory_xact_lock(hashtext('mlpipes_auth.session_tightening')) as mine,
+    set_config('enable_bitmapscan', 'off', true)`
 // All changes that wait for a session; what began after a change began under it.
 const held = `select min(t.idle_seconds) as idle_seconds, min(t.absolute_seconds) as absolute_seconds, min(t.reason) as reason,
         (array_agg(t.changed_by) filter (where t.reason in ('network', 'max_concurrent')))[1] as changed_by
@@ -122,11 +123,12 @@ const held = `select min(t.idle_seconds) as idle_seconds, min(t.absolute_seconds
 const isDue = `${isOpen} and (${exceeds('held')} or held.reason is not null)`
 const heldColumns = 'held.idle_seconds, held.absolute_seconds, held.reason, held.changed_by'
 // Walked from the oldest sign-in, which has the least left. What somebody holds at the moment is passed by, and found again
-// at the end (`isLeft`): waiting for it here would be in another order than that in which uses lock them.
-const own = `select s.uid, s.signed_in_at as at, ${heldColumns} from mlpipes_auth.sessions s cross join lateral (${held}) as held
+// at the end (`isLeft`): waiting for it here would be in another order than that in which uses lock them. What is locked stays
+// where it is, so the update finds it there and not by its key.
+const own = `select s.uid, s.ctid, s.signed_in_at as at, ${heldColumns} from mlpipes_auth.sessions s cross join lateral (${held}) as held
       where s.organization_id = $1 and ${isDue} and (s.signed_in_at, s.uid) > ($2::timestamptz, $3::text)
       order by s.signed_in_at, s.uid limit ${batchSize} for no key update of s skip locked`
-const others = `select s.uid, timestamptz '-infinity' as at, ${heldColumns} from mlpipes_auth.session_organizations o
+const others = `select s.uid, s.ctid, timestamptz '-infinity' as at, ${heldColumns} from mlpipes_auth.session_organizations o
         join mlpipes_auth.sessions s on s.uid = o.session_uid cross join lateral (${held}) as held
       where o.organization_id = $1 and ${isDue} and $2::timestamptz is not null and o.session_uid > $3::text
       order by o.session_uid limit ${batchSize} for no key update of s skip locked`
@@ -134,7 +136,7 @@ const step = (page: string) => `with page as materialized (${page}),
     written as (
       update mlpipes_auth.sessions s set ${lowered('page')},
         ended_at = case when page.reason is not null then now() end, end_reason = page.reason
-      from page where s.uid = page.uid
+      from page where s.ctid = page.ctid
       returning s.uid, s.account_id, s.organization_id, s.payload, s.end_reason as cause, null::text as client_id,
         case when page.reason in ('network', 'max_concurrent') then page.changed_by end as changed_by
     ), parted as (select uid, account_id, organization_id, payload, cause, client_id, changed_by from written where cause is not null),

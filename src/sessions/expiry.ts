@@ -9,9 +9,10 @@ import { ringIfTold } from './ending.ts'
 import { begunFor } from './live.ts'
 
 /**
- * A WITH item, `logged`, over one before it named `parted`: uid, account_id, organization_id, cause, and changed_by, who
- * changed the policy that ended it. The audit rows of sessions that nobody ended, in the logs that `endedEvents` (ending.ts)
- * says: written by the statement that ends them, as there may be fifty thousand. Where nobody signed in, nothing began.
+ * A WITH item, `logged`, over one before it named `parted`: uid, account_id, organization_id, begun_for, cause, and changed_by,
+ * who changed the policy that ended it. The audit rows of sessions that nobody ended, in the logs that `endedEvents`
+ * (ending.ts) says: written by the statement that ends them, as there may be fifty thousand. Where nobody signed in, nothing
+ * began.
  * @param by in SQL, the organisation whose policy that is
  */
 const logEndingsBy = (by: string) =>
@@ -19,12 +20,13 @@ const logEndingsBy = (by: string) =>
     ['name', 'outcome', 'actor_type', 'actor_id', 'account_id', 'organization_id', 'session_uid', 'details'],
     `select e.name, 'success', coalesce(p.changed_by ->> 'type', 'system'), p.changed_by ->> 'id', p.account_id,
       e.organization_id, p.uid, e.details
-    from parted p join mlpipes_auth.sessions s on s.uid = p.uid cross join lateral (
+    from parted p cross join lateral (
       select case when p.cause in ('idle', 'absolute') then 'session.expired' else 'session.ended' end as name,
-        ${begunFor} as organization_id, jsonb_build_object('reason', p.cause) as details
+        p.begun_for as organization_id, jsonb_build_object('reason', p.cause) as details
       union all
-      select distinct 'access.ended', other.id, jsonb_build_object('cause', p.cause, 'sessions', 1, 'tokens', 0)
-        from unnest(array[p.organization_id, ${by}]) as other (id) where other.id <> ${begunFor}
+      select 'access.ended', other.id, jsonb_build_object('cause', p.cause, 'sessions', 1, 'tokens', 0)
+        from (values (p.organization_id), (case when ${by} <> p.organization_id then ${by} end)) as other (id)
+        where other.id <> p.begun_for
     ) as e
     where p.account_id is not null`,
   )})`
@@ -47,8 +49,8 @@ const endOver = `with due as (
     update mlpipes_auth.sessions s set ended_at = now(),
       end_reason = case when s.absolute_expires_at <= now() then 'absolute' else 'idle' end
     from due where s.uid = due.uid
-    returning s.uid, s.account_id, s.organization_id, s.payload, s.end_reason as cause, null::text as client_id,
-      null::jsonb as changed_by
+    returning s.uid, s.account_id, s.organization_id, ${begunFor} as begun_for, s.payload, s.end_reason as cause,
+      null::text as client_id, null::jsonb as changed_by
   ), ${tellClients}, ${logEndingsBy('null::text')}
   select count(*)::integer as count, (select count(*) from told)::integer as told from parted`
 

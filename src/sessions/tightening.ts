@@ -12,7 +12,7 @@ import type { FieldName } from '../organizations/strictness.ts'
 import { inSteps } from '../steps.ts'
 import { ringIfTold } from './ending.ts'
 import { batchSize, logEndings, restFactor } from './expiry.ts'
-import { overUnderChange } from './live.ts'
+import { begunFor, overUnderChange } from './live.ts'
 import { sessionLimits } from './policy.ts'
 
 // What an earlier change asked for is part of a later one that is as strict.
@@ -137,9 +137,9 @@ const step = (page: string) => `with page as materialized (${page}),
       update mlpipes_auth.sessions s set ${lowered('page')},
         ended_at = case when page.reason is not null then now() end, end_reason = page.reason
       from page where s.ctid = page.ctid
-      returning s.uid, s.account_id, s.organization_id, s.payload, s.end_reason as cause, null::text as client_id,
-        case when page.reason in ('network', 'max_concurrent') then page.changed_by end as changed_by
-    ), parted as (select uid, account_id, organization_id, payload, cause, client_id, changed_by from written where cause is not null),
+      returning s.uid, s.account_id, s.organization_id, ${begunFor} as begun_for, s.payload, s.end_reason as cause,
+        null::text as client_id, case when page.reason in ('network', 'max_concurrent') then page.changed_by end as changed_by
+    ), parted as (select uid, account_id, organization_id, begun_for, payload, cause, client_id, changed_by from written where cause is not null),
     ${tellClients}, ${logEndings}
     select at::text as at, uid, (select count(*) from page)::integer as count, (select count(*) from told)::integer as told
       from page order by page.at desc, page.uid desc limit 1`

@@ -8,7 +8,7 @@ import { beyond } from '../db/organization-transaction.ts'
 import type { BearerToken, BearerTokens } from '../oidc/bearer.ts'
 import type { Policies } from '../organizations/organizations.ts'
 import type { Platform } from '../organizations/policy.ts'
-import { NotHere } from './call.ts'
+import { type Call, NotHere } from './call.ts'
 import {
   type ExplainedOrganization,
   type ExplainedPerson,
@@ -82,23 +82,32 @@ const explanationSchema = z
   .meta({ id: 'Explanation' })
 type Explanation = z.input<typeof explanationSchema>
 
+const subject = { account: idParam.optional(), session: idParam.optional() }
+const common = {
+  path: '/api/admin/explain',
+  group: 'Policy',
+  permission: 'policy:read',
+  answer: { status: 200, description: 'The explanation.', schema: explanationSchema },
+} as const
+
 export const operations = {
+  explainById: operation({
+    ...common,
+    id: 'explainById',
+    method: 'GET',
+    summary: 'Which policy holds for a person or a session, and why',
+    description: 'For one of the two, of the organisation. Nothing is changed, and asking is no activity.',
+    query: z.strictObject(subject),
+  }),
   explain: operation({
+    ...common,
     id: 'explain',
     method: 'POST',
-    path: '/api/admin/explain',
-    group: 'Policy',
-    permission: 'policy:read',
     isQuestion: true,
-    summary: 'Which policy holds, and why',
+    summary: 'Which policy holds for a person, a session or a token, and why',
     description:
-      'For one of: a person, a session or a token of the organisation. A token goes into the body because addresses are written down. Nothing is changed, and asking is no activity.',
-    body: z.strictObject({
-      account: idParam.optional(),
-      session: idParam.optional(),
-      token: text(128).min(1).optional().meta({ format: 'password' }),
-    }),
-    answer: { status: 200, description: 'The explanation.', schema: explanationSchema },
+      'For one of the three, of the organisation. A token goes into the body because addresses are written down. Nothing is changed, and asking is no activity.',
+    body: z.strictObject({ ...subject, token: text(128).min(1).optional().meta({ format: 'password' }) }),
   }),
 } as const
 
@@ -109,11 +118,16 @@ export interface ExplainParts {
 }
 
 export function addExplain({ onPrepared }: Kernel, { platform, policies, bearerTokens }: ExplainParts): void {
-  onPrepared(operations.explain, async ({ body: { account, session, token } }) => {
+  onPrepared(operations.explainById, async ({ query }) => answer(query))
+  onPrepared(operations.explain, async ({ body }) => answer(body))
+
+  async function answer({ account, session, token }: Subject) {
     if ([account, session, token].filter((one) => one !== undefined).length !== 1)
-      throw new ApiProblem('input_invalid', [{ path: '', message: 'must hold one of account, session, token' }])
+      throw new ApiProblem('input_invalid', [
+        { path: '', message: 'must name one: account, session or, by POST, token' },
+      ])
     const live = token === undefined ? undefined : await bearerTokens.find(token)
-    return async (tx, { organization, caller }) => {
+    return async (tx: Tx, { organization, caller }: Pick<Call, 'organization' | 'caller'>) => {
       const tellsPlaces = caller.permissions.has('platform:organizations')
       const asks = { tx, organizationId: organization.id, platform, policies, tellsPlaces }
       // Another organisation of the same person or app may be why, and the confined transaction would not show its policy.
@@ -125,8 +139,10 @@ export function addExplain({ onPrepared }: Kernel, { platform, policies, bearerT
       })
       return { body }
     }
-  })
+  }
 }
+
+type Subject = Partial<Readonly<Record<'account' | 'session' | 'token', string | undefined>>>
 
 interface Asking {
   readonly tx: Tx

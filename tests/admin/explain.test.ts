@@ -215,6 +215,19 @@ describe.each(mainDatabase)('an explanation on %s', (kind) => {
     expect(server.logs.join()).not.toContain(token)
   })
 
+  it('is the same by GET for what an address may name, and tells nothing of a token there', async () => {
+    const id = String(server.ids.get('member@mercy.example'))
+    const token = await server.tokenOf('auditor@mercy.example')
+    const get = (query: string) => server.call(token, `/api/admin/explain?${query}`)
+    expect((await get(`account=${id}`)).body).toEqual((await explain({ account: id })).body)
+    await signIn(server, 'member@mercy.example')
+    const uid = await sessionOf('member@mercy.example')
+    expect((await get(`session=${uid}`)).body).toMatchObject({ session: { uid }, standing: { stands: true } })
+    expect((await get('session=missing')).status).toBe(404)
+    for (const query of ['', `account=${id}&session=${uid}`, `account=${id}&account=${id}`, 'token=x', 'surprise=1'])
+      expect(await get(query), query).toMatchObject({ status: 400, body: { type: problem('input_invalid') } })
+  })
+
   it.each([
     {},
     { account: 'a', session: 'b' },

@@ -58,6 +58,7 @@ export const organizationRows: Readonly<Record<string, Row>> = {
   updatePolicy: { may: admins, status: 200, target: itself, isSole: true, body: () => ({ signup: 'closed' }) },
   previewPolicy: { may: admins, status: 200, body: () => ({ patch: { mfa: 'required' } }) },
   // Whoever may is told that there is none.
+  explainById: { may: readers, status: 400 },
   explain: { may: readers, status: 404, body: () => ({ session: 'missing' }) },
   listDomains: { may: readers, status: 200 },
   addDomain: { may: admins, status: 201, body: (id) => ({ domain: `${id}.example` }) },

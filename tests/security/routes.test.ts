@@ -129,6 +129,7 @@ const table: Readonly<Record<string, Guard>> = {
   'PUT /api/admin/policy': 'admin',
   'PATCH /api/admin/policy': 'admin',
   'POST /api/admin/policy/preview': 'admin',
+  'GET /api/admin/explain': 'admin',
   'POST /api/admin/explain': 'admin',
   'GET /api/admin/domains': 'admin',
   'POST /api/admin/domains': 'admin',

@@ -48,6 +48,8 @@ const templates: Readonly<Record<string, readonly [Partial<Template>, Readonly<R
     {},
   ],
 }
+// The same for everybody, so that what fails is what was changed. REGISTRATION_SEED tries others.
+const fuzzSeed = Number(process.env['REGISTRATION_SEED'] ?? 20_261_129)
 const runsOfEach = 70
 
 const hostile = [
@@ -227,7 +229,7 @@ async function assertPermitted(clientId: string, template: Template): Promise<vo
   if (template.profile === 'fapi2') assertHighAssurance(said, grants)
   for (const uri of [...list('redirect_uris'), ...list('post_logout_redirect_uris')]) {
     const url = new URL(uri)
-    expect(uri).toMatch(/^https?:\/\/[a-z0-9[]/)
+    expect(uri).toMatch(/^https?:\/\/[a-z0-9[]/i)
     expect(uri).not.toMatch(/[#*\\\s]/)
     expect(url.username + url.password).toBe('')
     const isLocal = ['localhost', '127.0.0.1', '[::1]'].includes(url.hostname)
@@ -310,7 +312,7 @@ describe('registration', () => {
           await assertTaken(clientId)
         }),
         // What it makes smaller registers apps too, and each counts at the token and in the organisation.
-        { numRuns: runsOfEach, endOnFailure: true },
+        { numRuns: runsOfEach, seed: fuzzSeed, endOnFailure: true },
       )
       // Were all refused, the run would say nothing.
       expect(outcomes.registered).toBeGreaterThan(3)

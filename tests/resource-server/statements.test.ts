@@ -30,28 +30,32 @@ afterAll(async () => {
   await server.close()
 })
 
-/** The statements sent meanwhile that read tokens; housekeeping asks other things when it likes. */
-async function sentDuring(work: () => Promise<unknown>): Promise<string[]> {
-  const from = texts.length
-  await work()
-  return texts.slice(from).filter((text) => /oidc_payloads|mlpipes_auth\.clients|mlpipes_auth\.accounts/.test(text))
+/** How many statements some work sends. Housekeeping asks things of its own when it likes: the fewest of several tries. */
+async function fewestDuring(work: () => Promise<unknown>): Promise<number> {
+  const counts: number[] = []
+  for (let tries = 0; tries < 5; tries += 1) {
+    const from = texts.length
+    await work()
+    counts.push(texts.length - from)
+  }
+  return Math.min(...counts)
 }
 
 it('reads twenty tokens and whoever asks about them, asked for in one turn, with one statement', async () => {
   const { find, findCaller } = createIntrospected(server.database, createPolicies(testPlatform))
-  const found = await sentDuring(async () => {
+  const sent = await fewestDuring(async () => {
     const callers = ['api', 'nobody', 'api'].map((id) => findCaller(id))
     const answers = await Promise.all(tokens.map((token) => find(sha256(token))))
     const [first, unknown, again] = await Promise.all(callers)
     expect([first?.['client_id'], unknown, again?.['client_id']]).toEqual(['api', undefined, 'api'])
     expect(answers.map((answer) => answer?.model)).toEqual(tokens.map(() => 'AccessToken'))
   })
-  expect(found).toHaveLength(1)
+  expect(sent).toBe(1)
 })
 
 it('asks for the caller and for all about the token at once, and nothing else', async () => {
   const [token = ''] = tokens
   await introspect(server, token)
-  const sent = await sentDuring(async () => expect((await introspect(server, token))['active']).toBe(true))
-  expect(sent).toHaveLength(1)
+  const sent = await fewestDuring(async () => expect((await introspect(server, token))['active']).toBe(true))
+  expect(sent).toBe(1)
 })

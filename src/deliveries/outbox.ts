@@ -68,6 +68,17 @@ const settleFailed = `update mlpipes_auth.deliveries set last_error = $3,
       next_attempt_at = now() + make_interval(secs => coalesce($4::double precision, 0) * (0.8 + 0.4 * random())),
       failed_at = case when $4::double precision is null then now() end
     where id = $1::bigint and attempts = $2::integer and delivered_at is null and failed_at is null returning id`
+// Each with the time of the bundle, so that they come before the bundles after it: not all are unfolded at once.
+const unfold = `with bundle as (
+    delete from mlpipes_auth.deliveries d where d.id = $1::bigint and d.attempts = $2::integer and ${waits}
+    returning d.kind, d.organization_id, d.client_id, d.body, d.created_at
+  )
+  insert into mlpipes_auth.deliveries (delivery_id, kind, organization_id, client_id, account_id, session_uid, sid, body,
+      created_at, next_attempt_at)
+    select gen_random_uuid()::text, b.kind, b.organization_id, b.client_id, s.account_id, s.uid, s.sid,
+      jsonb_build_object('cause', s.cause), b.created_at, b.created_at
+    from bundle b cross join lateral jsonb_to_recordset(b.body -> 'sessions')
+      as s (account_id text, uid text, sid text, cause text)`
 const giveUp = `update mlpipes_auth.deliveries d set failed_at = now(), last_error = 'ENOBODY'
     where ${waits} and ${receiver} = $1 and d.organization_id = $2 returning d.id`
 const clean = `delete from mlpipes_auth.deliveries where id = any(array(select id from mlpipes_auth.deliveries
@@ -87,6 +98,8 @@ export interface DueDelivery {
   readonly sessionUid: string | undefined
   readonly sid: string | undefined
   readonly body: Readonly<Record<string, unknown>>
+  /** It stands for many (`tellClientsInBundles`, logouts.ts): to be unfolded, not to be sent. */
+  readonly isBundle: boolean
   /** Tries so far, this one included. */
   readonly attempts: number
   readonly lastError: string | undefined
@@ -114,6 +127,8 @@ export interface DeliveryOutbox {
   takeDue(limit: number, perReceiver: number, calls: ReadonlyMap<string, number>): Promise<DueDelivery[]>
   /** Calls made at the same time are one statement. A delivery that was not the caller's any more stays as it is. */
   markDelivered(delivery: DueDelivery): Promise<void>
+  /** Writes the deliveries that a bundle stands for in its place. A bundle that was not the caller's any more stays as it is. */
+  unfold(bundle: DueDelivery): Promise<void>
   /** Puts it back for a later try, or gives it up; 'lost' when it was not the caller's any more. */
   markFailed(delivery: DueDelivery, failure: Failure): Promise<'retry' | 'dead' | 'lost'>
   /** Deletes at most `limit` that were delivered a week or given up a month ago. Returns how many. */
@@ -144,6 +159,7 @@ export function createDeliveryOutbox(parts: DeliveryOutboxParts): DeliveryOutbox
         return deliveries.map(() => undefined)
       },
     }),
+    unfold: async ({ id, attempts }) => void (await database.run(unfold, [id, attempts])),
     markFailed: (delivery, { code, permanent }) =>
       transact(database.kysely, async (tx) => {
         const delay = permanent ? undefined : delaysOf(delivery.kind)[delivery.attempts - 1]
@@ -195,6 +211,7 @@ function facts({ deliveryId, kind, attempts }: DueDelivery) {
 }
 
 function toDue(row: Row): DueDelivery {
+  const body = row['body'] as Record<string, unknown>
   return {
     id: String(row['id']),
     deliveryId: String(row['delivery_id']),
@@ -205,7 +222,8 @@ function toDue(row: Row): DueDelivery {
     accountId: textOf(row['account_id']),
     sessionUid: textOf(row['session_uid']),
     sid: textOf(row['sid']),
-    body: row['body'] as Record<string, unknown>,
+    body,
+    isBundle: row['kind'] === 'backchannel_logout' && 'sessions' in body,
     attempts: Number(row['attempts']),
     lastError: textOf(row['last_error']),
     createdAt: row['created_at'] as Date,

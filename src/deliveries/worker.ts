@@ -21,7 +21,7 @@ const defaultFailurePauseMs = 1_000
  * is busy. A signature by RSA is most of what a delivery costs, and the ending of very many sessions is not to slow down those
  * who sign in meanwhile.
  */
-const restFactor = 3
+const restFactor = 8
 /** What an outage of the database took is no measure of anything. */
 const maxRestMs = 1_000
 /** How long after a delivery was written here, or a call has ended, the worker looks: about what a transaction takes to commit. */
@@ -41,7 +41,7 @@ export interface DeliveryWorkerParts {
 interface Letter extends OutboundMessage {
   readonly url: string
 }
-type Made = Letter | Failure
+type Made = Letter | Failure | 'bundle'
 
 export interface DeliveryWorker {
   /** Takes no more deliveries, and waits for those under way. */
@@ -114,6 +114,7 @@ export function startDeliveryWorker(parts: DeliveryWorkerParts): DeliveryWorker 
 async function make(delivery: DueDelivery, parts: DeliveryWorkerParts): Promise<Made> {
   // Taken away, or switched off, since it was written.
   if (delivery.url === undefined) return { code: 'ENOBODY', permanent: true }
+  if (delivery.isBundle) return 'bundle'
   try {
     return { url: delivery.url, ...(await parts.message(delivery)) }
   } catch (error) {
@@ -122,18 +123,24 @@ async function make(delivery: DueDelivery, parts: DeliveryWorkerParts): Promise<
   }
 }
 
-/** One try of one delivery. Never rejects. */
+/** One try of one delivery, or a bundle made into what it stands for. Never rejects. */
 async function deliver(delivery: DueDelivery, made: Made, parts: DeliveryWorkerParts): Promise<Failure | undefined> {
   const { outbox, logger } = parts
-  const failure = 'code' in made ? made : await send(delivery, made, parts.outbound)
+  const failure = await outcomeOf(delivery, made, parts.outbound)
   const facts = { delivery: delivery.deliveryId, kind: delivery.kind, attempts: delivery.attempts }
   await settle(async () => {
+    if (made === 'bundle') return outbox.unfold(delivery)
     if (!failure) return outbox.markDelivered(delivery)
     const outcome = await outbox.markFailed(delivery, failure)
     const words = outcome === 'dead' ? 'a delivery was given up' : 'a delivery failed; it will be tried again'
     logger.warn({ ...facts, code: failure.code }, words)
   }).catch((error: unknown) => logger.warn({ ...facts, err: error }, 'cannot write down how a delivery went'))
   return failure
+}
+
+async function outcomeOf(delivery: DueDelivery, made: Made, outbound: Outbound): Promise<Failure | undefined> {
+  if (made === 'bundle') return undefined
+  return 'code' in made ? made : send(delivery, made, outbound)
 }
 
 async function send(

@@ -3,7 +3,7 @@
 import { auditInsertOf } from '../audit/store.ts'
 import { type Database, runIn, type Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
-import { tellClients } from '../deliveries/logouts.ts'
+import { tellClientsInBundles } from '../deliveries/logouts.ts'
 import { inSteps } from '../steps.ts'
 import { ringIfTold } from './ending.ts'
 import { begunFor } from './live.ts'
@@ -51,7 +51,7 @@ const endOver = `with due as (
     from due where s.uid = due.uid
     returning s.uid, s.account_id, s.organization_id, ${begunFor} as begun_for, s.payload, s.end_reason as cause,
       null::text as client_id, null::jsonb as changed_by
-  ), ${tellClients}, ${logEndingsBy('null::text')}
+  ), ${tellClientsInBundles}, ${logEndingsBy('null::text')}
   select count(*)::integer as count, (select count(*) from told)::integer as told from parted`
 
 /**

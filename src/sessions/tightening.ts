@@ -6,7 +6,7 @@
 import type { Actor } from '../audit/events.ts'
 import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
 import { transact } from '../db/transaction.ts'
-import { tellClients } from '../deliveries/logouts.ts'
+import { tellClientsInBundles } from '../deliveries/logouts.ts'
 import type { Policy } from '../organizations/policy.ts'
 import type { FieldName } from '../organizations/strictness.ts'
 import { inSteps } from '../steps.ts'
@@ -140,7 +140,7 @@ const step = (page: string) => `with page as materialized (${page}),
       returning s.uid, s.account_id, s.organization_id, ${begunFor} as begun_for, s.payload, s.end_reason as cause,
         null::text as client_id, case when page.reason in ('network', 'max_concurrent') then page.changed_by end as changed_by
     ), parted as (select uid, account_id, organization_id, begun_for, payload, cause, client_id, changed_by from written where cause is not null),
-    ${tellClients}, ${logEndings}
+    ${tellClientsInBundles}, ${logEndings}
     select at::text as at, uid, (select count(*) from page)::integer as count, (select count(*) from told)::integer as told
       from page order by page.at desc, page.uid desc limit 1`
 const walks = [step(own), step(others)]

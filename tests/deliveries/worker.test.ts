@@ -1,11 +1,13 @@
 // The worker and its outbox: several replicas, a receiver that hangs, a process that dies, and webhooks.
 import { createHmac } from 'node:crypto'
+import { decodeJwt } from 'jose'
 import pino from 'pino'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { createSecrets } from '../../src/crypto/secrets.ts'
 import type { Database } from '../../src/db/database.ts'
 import { transact } from '../../src/db/transaction.ts'
 import { createDeliveries, type DeliveriesParts } from '../../src/deliveries/deliveries.ts'
+import { tellClientsInBundles } from '../../src/deliveries/logouts.ts'
 import { createDeliveryOutbox, retrySeconds } from '../../src/deliveries/outbox.ts'
 import {
   createWebhookSecret,
@@ -337,6 +339,115 @@ describe('workers', () => {
     await say(here)
     await until(() => expect(receiver.calls).toHaveLength(1))
     await worker.stop()
+  })
+})
+
+describe.each(databaseKinds)('a bundle of logouts on %s', (kind) => {
+  let database: Database
+  let receiver: Receiver
+  beforeAll(async () => {
+    database = await bareDatabase(kind)
+    await prepare(database)
+    await createKeys(database.kysely, secrets).ensure()
+    receiver = await startReceiver()
+  })
+  afterAll(async () => {
+    await receiver.close()
+    await database.close()
+  })
+  beforeEach(async () => {
+    await clear(database)
+    await database.run('delete from mlpipes_auth.clients', [])
+    receiver.calls.length = 0
+    receiver.answer = () => 204
+  })
+
+  const addApp = (id: string, metadata: object = {}) =>
+    database.run(
+      `insert into mlpipes_auth.clients (client_id, organization_id, name, metadata)
+      values ($1, 'org_a', 'App', $2::jsonb || jsonb_build_object('backchannel_logout_uri', $3::text))`,
+      [id, JSON.stringify(metadata), `${receiver.url}/${id}`],
+    )
+  /** As when so many sessions end, each with these apps, by one statement. */
+  const endMany = (count: number, apps: readonly string[]) =>
+    database.run(
+      `with parted as (
+        select 'uid_' || n as uid, 'acc_' || n as account_id, 'idle' as cause, null::text as client_id,
+          jsonb_build_object('authorizations', (select jsonb_object_agg(app, jsonb_build_object('sid', app || '_' || n))
+            from unnest($2::text[]) as app)) as payload
+        from generate_series(1, $1::integer) as n
+      ), ${tellClientsInBundles} select * from told`,
+      [count, apps],
+    )
+  const kept = () =>
+    database.kysely
+      .selectFrom('deliveries')
+      .select(['client_id', 'account_id', 'session_uid', 'sid', 'body', 'delivered_at', 'failed_at', 'last_error'])
+      .orderBy('id')
+      .execute()
+
+  it('is one delivery for an app, and becomes one for each session', async () => {
+    await addApp('ehr')
+    await addApp('labs', { backchannel_logout_causes: ['disabled'] })
+    await addApp('ward')
+    await endMany(40, ['ehr', 'labs', 'ward', 'nobody'])
+    expect((await kept()).map((row) => row.client_id).toSorted()).toEqual(['ehr', 'ward'])
+    const worker = start(database)
+    await until(async () => expect((await kept()).filter((row) => row.delivered_at)).toHaveLength(80))
+    await worker.stop()
+    const told = await kept()
+    expect(told).toHaveLength(80)
+    expect(told.find((row) => row.sid === 'ward_7')).toMatchObject({
+      client_id: 'ward',
+      account_id: 'acc_7',
+      session_uid: 'uid_7',
+      body: { cause: 'idle' },
+    })
+    const tokens = receiver.calls.map((call) => new URLSearchParams(call.body).get('logout_token') ?? '')
+    const sids = tokens.map((token) => decodeJwt(token)['sid'])
+    expect(new Set(sids).size).toBe(80)
+    expect(sids).toHaveLength(80)
+  })
+
+  it('is unfolded by one of two that hold it, however late the other is', async () => {
+    await addApp('ehr')
+    await endMany(3, ['ehr'])
+    const late = createDeliveryOutbox({ database, leaseSeconds: 0 })
+    const [first] = await late.takeDue(1, 4, new Map())
+    const [second] = await late.takeDue(1, 4, new Map())
+    expect(first).toMatchObject({ isBundle: true, attempts: 1 })
+    expect(second).toMatchObject({ isBundle: true, attempts: 2 })
+    if (!first || !second) throw new Error('nothing was taken')
+    await late.unfold(first)
+    expect(await kept()).toHaveLength(1)
+    await Promise.all([late.unfold(second), late.unfold(second)])
+    await late.unfold(second)
+    expect((await kept()).map((row) => row.sid).toSorted()).toEqual(['ehr_1', 'ehr_2', 'ehr_3'])
+  })
+
+  it('waits until those of the one before are sent', async () => {
+    await addApp('ehr')
+    await endMany(20, ['ehr'])
+    await endMany(20, ['ehr'])
+    const outbox = createDeliveryOutbox({ database })
+    const [bundle] = await outbox.takeDue(1, 1, new Map())
+    if (!bundle) throw new Error('nothing was taken')
+    await outbox.unfold(bundle)
+    const taken = await outbox.takeDue(100, 20, new Map())
+    expect(taken.filter((delivery) => delivery.isBundle)).toEqual([])
+    expect(taken).toHaveLength(20)
+  })
+
+  it('for an app that is gone by then is given up whole', async () => {
+    await addApp('ehr')
+    await endMany(3, ['ehr'])
+    await database.run(`delete from mlpipes_auth.clients`, [])
+    const worker = start(database)
+    await until(async () =>
+      expect(await kept()).toMatchObject([{ failed_at: expect.any(Date), last_error: 'ENOBODY' }]),
+    )
+    await worker.stop()
+    expect(receiver.calls).toEqual([])
   })
 })
 

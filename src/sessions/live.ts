@@ -14,16 +14,18 @@ export const begunFor = 'coalesce(s.begun_for, s.organization_id)'
 const isOutside = (session: string) => `(t.organization_id = ${session}.organization_id
       and (t.allowed_cidrs is not null and ${session}.ip is null or not (${session}.ip <<= any(t.allowed_cidrs))))`
 
-/**
- * How many of the person's sessions in that organisation began later, but before the change `t`, and are live under it: the
- * oldest make room. What begins after the change makes room at its own sign-in (concurrency.ts).
- */
-const newer = `(select count(*) from mlpipes_auth.sessions n
-      where n.account_id = s.account_id and n.ended_at is null and n.signed_in_at is not null and n.created_at <= t.changed_at
+const newerOf = (ended: string) => `select from mlpipes_auth.sessions n
+      where n.account_id = s.account_id and ${ended} and n.signed_in_at is not null and n.created_at <= t.changed_at
         and (n.signed_in_at, n.created_at, n.uid) > (s.signed_in_at, s.created_at, s.uid)
         and least(n.idle_expires_at, n.absolute_expires_at, n.last_activity_at + make_interval(secs => t.idle_seconds),
-          n.signed_in_at + make_interval(secs => t.absolute_seconds)) > now()
-        and ${isOutside('n')} is not true and ${isUsedFor('t.organization_id', 'n')})`
+          n.signed_in_at + make_interval(secs => t.absolute_seconds)) > t.changed_at
+        and ${isOutside('n')} is not true and ${isUsedFor('t.organization_id', 'n')}`
+/**
+ * How many of the person's sessions in that organisation began later, and were there at the change `t`: the oldest make room
+ * then, and stay over when one of those ends before housekeeping has been there. What begins after the change makes room at
+ * its own sign-in (concurrency.ts).
+ */
+const newer = `(select count(*) from (${newerOf('n.ended_at is null')} union all ${newerOf('n.ended_at > t.changed_at')}) as newer)`
 
 /** Why it is over under the change `t`, or null. */
 export const overUnderChange = `case

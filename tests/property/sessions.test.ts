@@ -190,8 +190,8 @@ class World {
   readonly #uids = new Map<ModelSession, string>()
   #held: Held[] = []
   /**
-   * Whether a change waits that ends sessions by more than their times: until housekeeping has written down which, that is
-   * asked anew of what there is at the moment, so that a newer session's end brings an older one back.
+   * Whether a change waits that ends sessions by more than their times. Each change is asked for itself until housekeeping has
+   * been there: one that comes so soon after it counts a session that the first has ended among those that are too many.
    */
   #isUnsettled = false
 
@@ -294,8 +294,6 @@ class World {
 
   async carryOut(step: Action): Promise<void> {
     const { model } = this
-    if (this.#isUnsettled) await keepHouse()
-    this.#isUnsettled = false
     switch (step.kind) {
       case 'sign in':
         return this.#signIn(step)
@@ -306,6 +304,7 @@ class World {
       case 'refresh':
         return this.#refresh(step.index)
       case 'change':
+        if (this.#isUnsettled) await keepHouse()
         model.change(step.slug, step.policy)
         this.#isUnsettled = step.policy.most !== null || step.policy.places !== null
         return replicas.here.apply({ organizations: [this.#organization(step.slug)] })

@@ -209,6 +209,37 @@ describe.each(databaseKinds)('sessions under a policy on %s', (kind) => {
     },
   )
 
+  it.runIf(kind === 'postgres').each([
+    [
+      'ends',
+      (uid: string) =>
+        sql`update mlpipes_auth.sessions set ended_at = clock_timestamp(), end_reason = 'logout' where uid = ${uid}`,
+    ],
+    [
+      'runs out',
+      (uid: string) => sql`update mlpipes_auth.sessions set idle_expires_at = clock_timestamp() where uid = ${uid}`,
+    ],
+  ])(
+    'one that was too many at the change stays over when a newer one %s before housekeeping comes',
+    async (_how, end) => {
+      await server.apply(policy({}))
+      const [older, newer] = [await open(), await open()]
+      const release = await holdHousekeeping()
+      await server.apply(policy({ maxConcurrent: 1 }))
+      expect(await isActive(older.tokens.access_token)).toBe(false)
+      await end(newer.uid).execute(kysely())
+      expect(await isActive(newer.tokens.access_token)).toBe(false)
+      expect(await isActive(older.tokens.access_token)).toBe(false)
+      const last = await open()
+      expect(await isActive(older.tokens.access_token), 'beside one that was begun since').toBe(false)
+      await release()
+      await nothingIsLeft()
+      expect(await read(older.uid)).toMatchObject({ end_reason: 'max_concurrent' })
+      expect(await isActive(last.tokens.access_token)).toBe(true)
+      await server.apply(policy({}))
+    },
+  )
+
   const leftToDo = () => kysely().selectFrom('session_tightenings').select('id').execute()
   /** The server's own housekeeping may be at it, and then goes on. */
   const nothingIsLeft = () =>

@@ -45,6 +45,11 @@ export function isUniqueViolation(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === '23505'
 }
 
+/** Whether the database refused a value (SQLSTATE classes 22 and 23): the same again would be refused again. */
+export function isRefusedValue(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && /^2[23]\w{3}$/.test(String(error.code))
+}
+
 export const maxCollisionRetries = 3
 const retryPauseMs = { least: 5, most: 50 } as const
 

@@ -185,6 +185,7 @@ export interface Schema {
     absolute_seconds: number | null
   }
   session_organizations: { session_uid: string; organization_id: string }
+  session_surplus: { session_uid: string; organization_id: string }
   session_tightenings: {
     id: Generated<string>
     organization_id: string

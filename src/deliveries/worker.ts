@@ -112,9 +112,9 @@ export function startDeliveryWorker(parts: DeliveryWorkerParts): DeliveryWorker 
 
 /** Never rejects. */
 async function make(delivery: DueDelivery, parts: DeliveryWorkerParts): Promise<Made> {
+  if (delivery.isBundle) return 'bundle'
   // Taken away, or switched off, since it was written.
   if (delivery.url === undefined) return { code: 'ENOBODY', permanent: true }
-  if (delivery.isBundle) return 'bundle'
   try {
     return { url: delivery.url, ...(await parts.message(delivery)) }
   } catch (error) {

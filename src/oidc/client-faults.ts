@@ -9,6 +9,7 @@ import {
   plainScope,
   plainUri,
   reasonOf,
+  wordsOf,
 } from '../clients/fault-reasons.ts'
 
 type ProviderError = errors.OIDCProviderError
@@ -25,13 +26,13 @@ export function watchClientFaults(provider: Provider, note: (fault: ClientFault)
   provider.on('device_authorization.error', watch('device'))
   provider.on('introspection.error', watch('introspect'))
   provider.on('revocation.error', watch('revoke'))
+  provider.on('end_session.error', watch('logout'))
 }
 
 function faultOf(endpoint: FaultEndpoint, context: KoaContextWithOIDC, error: ProviderError): ClientFault | undefined {
   const clientId = clientIdOf(context)
   if (clientId === undefined || !isClientId(clientId)) return undefined
-  const words = error.error_detail ?? error.error_description ?? ''
-  const reason = reasonOf(error.error, words)
+  const reason = reasonOf(error.error, wordsOf(error))
   if (reason === undefined) return undefined
   return { clientId, endpoint, error: error.error, reason, facts: factsOf(reason, context, error) }
 }
@@ -78,7 +79,10 @@ function factsOf(reason: FaultReason, context: KoaContextWithOIDC, error: Provid
     case 'redirect_uri_unknown':
     case 'code_redirect_uri':
       return { redirectUri: plainUri(said('redirect_uri')) }
+    case 'sign_out_uri_unknown':
+      return { redirectUri: plainUri(said('post_logout_redirect_uri')) }
     case 'scope_unknown':
+    case 'refresh_scope':
       return { scope: plainScope('scope' in error ? String(error.scope) : said('scope')) }
     case 'grant_type_unregistered':
     case 'grant_type_unknown':

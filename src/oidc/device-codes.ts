@@ -11,6 +11,7 @@ import { inRequestTransaction } from '../db/transaction.ts'
 import { originOf } from '../http/origin.ts'
 import type { Sessions } from '../sessions/sessions.ts'
 import { accountOf } from './claims.ts'
+import { assertStorable } from './store.ts'
 
 export const deviceCodeSeconds = 600
 /** Codes of one client that nobody has decided about yet: a thousand wards may ask at once, a loop may not ask for ever. */
@@ -131,6 +132,7 @@ async function begin(
   payload: AdapterPayload,
   expiresIn = deviceCodeSeconds,
 ): Promise<void> {
+  assertStorable(payload)
   const { jti, userCode, ...kept } = payload
   void jti
   const [row] = await parts.database.run(insert, [

@@ -35,7 +35,6 @@ export interface OpenInteraction {
   readonly endedBecause: string | undefined
   /** Scopes asked for that the person has not answered yet. */
   readonly missingScopes: readonly string[]
-  readonly missingClaims: readonly string[]
   readonly firstTime: boolean
   readonly required: {
     /** The weakest acr that the sign-in must reach; undefined when any will do. A weaker one is refused at the resume. */
@@ -96,10 +95,13 @@ export function createInteractions(parts: {
       const acrRequest = acrRequestOf(details.params)
       const asked = details.prompt.details
       const missingScopes = [
-        ...new Set([...toStrings(asked['missingOIDCScope']), ...resourceScopes(asked['missingResourceScopes'])]),
+        ...new Set([
+          ...toStrings(asked['missingOIDCScope']),
+          ...toStrings(asked['missingClaimScopes']),
+          ...resourceScopes(asked['missingResourceScopes']),
+        ]),
       ]
       const scopeRequest = { issuer: provider.issuer, client, params: details.params }
-      const missingClaims = toStrings(asked['missingOIDCClaims'])
       const accountId = details.session?.accountId
       const organizationId = typeof client['organization_id'] === 'string' ? client['organization_id'] : undefined
       const consentEvent = (name: 'consent.granted' | 'consent.denied') => ({
@@ -136,7 +138,6 @@ export function createInteractions(parts: {
         accountId,
         endedBecause: toText(Reflect.get(details, 'endedBecause')),
         missingScopes,
-        missingClaims,
         firstTime: details.grantId === undefined,
         required: {
           acr: acrRequest.ok ? acrRequest.least : undefined,
@@ -155,7 +156,6 @@ export function createInteractions(parts: {
                 (details.grantId === undefined ? undefined : await provider.Grant.find(details.grantId)) ??
                 new provider.Grant({ accountId, clientId: client.clientId })
               if (missingScopes.length > 0) addScopes(grant, missingScopes, scopeRequest)
-              if (missingClaims.length > 0) grant.addOIDCClaims([...missingClaims])
               const grantId = await grant.save()
               if (missingScopes.length > 0) await parts.consents.add(tx, accountId, client.clientId, missingScopes)
               await appendAudit(tx, consentEvent('consent.granted'))

@@ -5,6 +5,7 @@ import { errors, interactionPolicy, type KoaContextWithOIDC } from 'oidc-provide
 import { type AcrRequest, requiredAcr, satisfies } from './acr.ts'
 import { accountOf, decisionOf } from './claims.ts'
 import { browserSessionOf } from './request-session.ts'
+import { scopesWith } from './scopes.ts'
 import { sessionBreach } from './standing.ts'
 
 const acrUnmet = 'acr_unmet'
@@ -26,6 +27,19 @@ export function prompts(): interactionPolicy.DefaultPolicy {
   // the provider puts the one in the place of the other. The check below decides all of it.
   checks.remove('essential_acr')
   checks.remove('essential_acrs')
+  const consentChecks = policy.get('consent')?.checks
+  assert(consentChecks, 'the provider has no consent prompt')
+  // It would ask for claims by their names, whatever the app is registered for. Here people are asked for scopes.
+  consentChecks.remove('op_claims_missing')
+  consentChecks.add(
+    new Check(
+      'claims_missing',
+      'requested claims not granted',
+      'consent_required',
+      (context) => missingClaimScopes(context).length > 0,
+      (context) => ({ missingClaimScopes: missingClaimScopes(context) }),
+    ),
+  )
   checks.add(new Check('account_gone', 'the account of this session may not act any more', 'login_required', isGone))
   checks.add(new Check('organization_foreign', 'this session is not of that organisation', 'login_required', isForeign))
   checks.add(
@@ -41,6 +55,17 @@ export function prompts(): interactionPolicy.DefaultPolicy {
   )
   checks.add(new Check(acrUnmet, 'this session was signed in to more weakly than asked', 'login_required', isUnmet))
   return policy
+}
+
+/** The scopes of the claims that a request asks for by name, of those that the app was registered with. */
+export function scopesOfAskedClaims({ oidc: { client, requestParamClaims } }: KoaContextWithOIDC): string[] {
+  const registered = (client?.scope ?? '').split(' ')
+  return scopesWith(requestParamClaims).filter((scope) => registered.includes(scope))
+}
+
+function missingClaimScopes(context: KoaContextWithOIDC): string[] {
+  const granted = (context.oidc.grant?.getOIDCScope() ?? '').split(' ')
+  return scopesOfAskedClaims(context).filter((scope) => !granted.includes(scope))
 }
 
 /** What the parameters of a request ask of a sign-in. */

@@ -40,10 +40,11 @@ import { acceptIntrospectionBearer } from './introspection-bearer.ts'
 import { createJwtTokens } from './jwt-tokens.ts'
 import { grantSeconds, lifetimes } from './lifetimes.ts'
 import type { ProtocolPages } from './pages.ts'
-import { prompts } from './prompts.ts'
+import { prompts, scopesOfAskedClaims } from './prompts.ts'
 import { createProviderFetch } from './provider-fetch.ts'
 import { sessionOfToken } from './request-session.ts'
 import { addScopes, missingScopes, type ScopeRequest } from './resources.ts'
+import { claimsByScope } from './scopes.ts'
 import type { Standings } from './standing.ts'
 import type { PayloadStore } from './store.ts'
 import { isProviders } from './token-events.ts'
@@ -106,7 +107,7 @@ export function createProvider(parts: ProviderParts, jwks: readonly JWK[]): Prov
       await next()
       if (isProviders(context)) await countCodeFailure(parts.db, context)
     }
-    return withScope(parts.db, work, () => context.status < 500)
+    return withScope(parts.db, work, () => context.status < 500 && !isUntouched(context))
   })
   provider.use(async (context, next) => {
     await next()
@@ -115,6 +116,14 @@ export function createProvider(parts: ProviderParts, jwks: readonly JWK[]): Prov
   })
   acceptIntrospectionBearer(provider)
   return provider
+}
+
+/**
+ * Whether what was sent to be spent is to stay as it was. The provider looks at the resource last, when it has spent the code or
+ * refresh token: an app that named a wrong one would lose its people by it, as the next try is that of a token used before.
+ */
+function isUntouched({ body }: { readonly body: unknown }): boolean {
+  return Reflect.get(Object(body), 'error') === 'invalid_target'
 }
 
 function adapterFactory(parts: ProviderParts): ReturnType<typeof createAdapterFactory> {
@@ -154,11 +163,7 @@ function configuration(parts: ProviderParts, jwks: readonly JWK[]): Configuratio
     discovery: discovery(parts.issuer),
     responseTypes: ['code'],
     scopes: [...supportedScopes],
-    claims: {
-      openid: ['sub', 'acr', 'amr', 'auth_time', 'org_id', 'org_slug', 'roles'],
-      profile: ['name', 'updated_at'],
-      email: ['email', 'email_verified'],
-    },
+    claims: { openid: [...claimsByScope.openid], profile: [...claimsByScope.profile], email: [...claimsByScope.email] },
     acrValues: [...acrs],
     subjectTypes: ['public'],
     clientAuthMethods: [...clientAuthMethods, 'none'],
@@ -252,33 +257,30 @@ async function loadExistingGrant(
   { issuer, consents, payloads }: Pick<ProviderParts, 'issuer' | 'consents' | 'payloads'>,
 ) {
   const { client, session, provider, result, params } = context.oidc
+  const asked = () => [...String(params?.['scope'] ?? '').split(' '), ...scopesOfAskedClaims(context)].filter(Boolean)
   if (!client || !session?.accountId) return undefined
   const grantId = result?.consent?.grantId ?? session.grantIdFor(client.clientId)
   const existing = grantId === undefined ? undefined : await provider.Grant.find(grantId)
   if (existing) {
-    const asked = client['first_party'] === true ? String(params?.['scope'] ?? '') : existing.getOIDCScope()
-    await complete(existing, asked, { issuer, client, params })
+    const due = client['first_party'] === true ? asked() : existing.getOIDCScope().split(' ').filter(Boolean)
+    await complete(existing, due, { issuer, client, params })
     // What is issued under it by a later code of the same session must not end with the first.
     const seconds = grantSeconds(context)
     if (Number(existing.exp) < Date.now() / 1000 + seconds)
       await payloads.prolong('Grant', sha256(existing.jti), 2 * seconds)
     return existing
   }
-  const allowed =
-    client['first_party'] === true
-      ? String(params?.['scope'] ?? '').split(' ')
-      : await consents.find(session.accountId, client.clientId)
+  const allowed = client['first_party'] === true ? asked() : await consents.find(session.accountId, client.clientId)
   if (allowed.length === 0) return undefined
   const grant = new provider.Grant({ accountId: session.accountId, clientId: client.clientId })
   addScopes(grant, allowed, { issuer, client, params })
-  grant.addOIDCClaims([...context.oidc.requestParamClaims])
   await grant.save()
   return grant
 }
 
 /** Gives a grant what nobody needs to be asked for: all to the first party, and to others what they have in another form. */
-async function complete(grant: Grant, scope: string, request: ScopeRequest) {
-  const missing = missingScopes(grant, scope.split(' ').filter(Boolean), request)
+async function complete(grant: Grant, scopes: readonly string[], request: ScopeRequest) {
+  const missing = missingScopes(grant, scopes, request)
   if (missing.length === 0) return
   addScopes(grant, missing, request)
   await grant.save()

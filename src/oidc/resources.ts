@@ -2,6 +2,7 @@
 // anybody else opens nothing there. The others belong to the app's organisation, as with introspection: all its APIs, or
 // one by its client id, so that what one API was shown is worth nothing at the next.
 import { type Client, errors, type KoaContextWithOIDC, type Provider } from 'oidc-provider'
+import { claimsOf } from './scopes.ts'
 
 const apiScopes = ['admin:read', 'admin:write'] as const
 
@@ -50,14 +51,22 @@ export function createResources(issuer: string) {
 
   return {
     enabled: true,
-    /** Who asks for one of the API's scopes and names no resource means the API. */
-    defaultResource: async ({ oidc }: KoaContextWithOIDC, client: Client): Promise<string | string[]> => {
-      if (scopesOfApi(String(oidc.params?.['scope'] ?? '').split(' ')).length > 0) return api
+    /**
+     * Who asks for one of the API's scopes and names no resource means the API.
+     * @param granted several that a token request may choose from, and has not
+     */
+    defaultResource: async (context: KoaContextWithOIDC, client: Client, granted?: readonly string[]) => {
+      assertRegisteredScopes(context, client)
+      if (scopesOfApi(scopesIn(context)).length > 0) return api
       // Without a resource a token opens userinfo; a JWT is nothing that userinfo takes.
-      return wantsJwt(client) ? organizationOf(client, issuer) : []
+      if (wantsJwt(client)) return organizationOf(client, issuer)
+      // Its typings know of no undefined; for an empty list the provider would keep scopes that nobody knows.
+      return granted as string[]
     },
     useGrantedResource: async () => true,
-    getResourceServerInfo: async ({ oidc }: KoaContextWithOIDC, resource: string, client: Client) => {
+    getResourceServerInfo: async (context: KoaContextWithOIDC, resource: string, client: Client) => {
+      assertRegisteredScopes(context, client)
+      const { oidc } = context
       const scopes = (client.scope ?? '').split(' ')
       // A client gets no scope that it was not registered with.
       if (resource === api)
@@ -72,6 +81,23 @@ export function createResources(issuer: string) {
       }
     },
   }
+}
+
+const scopesIn = ({ oidc }: KoaContextWithOIDC) =>
+  String(oidc.params?.['scope'] ?? '')
+    .split(' ')
+    .filter(Boolean)
+
+/**
+ * A service gets the scopes that it was registered with and no others. The provider compares those alone that it knows, and
+ * would repeat any other; a person's app is shown what it gets by the consent page.
+ * @throws InvalidScope (RFC 6749 §5.2)
+ */
+function assertRegisteredScopes(context: KoaContextWithOIDC, client: Client): void {
+  if (context.oidc.params?.['grant_type'] !== 'client_credentials') return
+  const registered = new Set((client.scope ?? '').split(' '))
+  const unknown = scopesIn(context).find((name) => !registered.has(name))
+  if (unknown !== undefined) throw new errors.InvalidScope('requested scope is not allowed', unknown)
 }
 
 interface IssuedToken {
@@ -93,11 +119,13 @@ export interface ScopeRequest {
 
 /** What was allowed, where the provider looks for it: each scope is one of the resource too that it is asked of. */
 export function addScopes(
-  grant: Pick<Grant, 'addOIDCScope' | 'addResourceScope'>,
+  grant: Pick<Grant, 'addOIDCScope' | 'addOIDCClaims' | 'addResourceScope'>,
   scopes: readonly string[],
   request: ScopeRequest,
 ): void {
   grant.addOIDCScope(scopes.join(' '))
+  // A claim that is asked for by name (OpenID Connect Core §5.5) is given by its scope and by nothing else.
+  grant.addOIDCClaims(claimsOf(scopes))
   const ofApi = scopesOfApi(scopes)
   if (ofApi.length > 0) grant.addResourceScope(apiResource(request.issuer), ofApi.join(' '))
   const ofOthers = scopesOfOthers(scopes)

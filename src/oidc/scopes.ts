@@ -25,6 +25,24 @@ const texts: Readonly<Record<string, Omit<ScopeText, 'name'>>> = {
   },
 }
 
+/** What of a person each scope tells (OpenID Connect Core §5.4). */
+export const claimsByScope = {
+  openid: ['sub', 'acr', 'amr', 'auth_time', 'org_id', 'org_slug', 'roles'],
+  profile: ['name', 'updated_at'],
+  email: ['email', 'email_verified'],
+} as const satisfies Readonly<Record<string, readonly string[]>>
+
+/** The claims that come with these scopes. */
+export function claimsOf(scopes: readonly string[]): string[] {
+  return Object.entries(claimsByScope).flatMap(([scope, claims]) => (scopes.includes(scope) ? [...claims] : []))
+}
+
+/** The scopes that these claims come with. */
+export function scopesWith(claims: Iterable<string>): string[] {
+  const asked = new Set(claims)
+  return Object.entries(claimsByScope).flatMap(([scope, its]) => (its.some((claim) => asked.has(claim)) ? [scope] : []))
+}
+
 /** The scopes in words, in the order asked. */
 export function describeScopes(scopes: readonly string[]): ScopeText[] {
   return scopes.map((name) => ({ name, ...(texts[name] ?? { title: name, text: 'A permission of this app.' }) }))

@@ -1,7 +1,7 @@
 // oidc_payloads in SQL. Ids are stored as SHA-256 and taken out of the payload, so that a stolen database holds no
 // token. What concurrent requests read or write in one turn of the event loop is one statement over arrays.
 
-import type { AdapterPayload } from 'oidc-provider'
+import { type AdapterPayload, errors } from 'oidc-provider'
 import type { AuditEvent } from '../audit/events.ts'
 import { auditInsert, auditValues } from '../audit/store.ts'
 import { createBatcher } from '../db/batcher.ts'
@@ -131,7 +131,8 @@ export function createPayloadStore(database: Database): PayloadStore {
       await runIn(tx, save, saveValues([row], events))
     },
     async insertOnce(model, idHash, payload, expiresInSeconds) {
-      const values = [model, idHash, JSON.stringify(payload), expiresInSeconds]
+      // A date may have a fraction (RFC 7519 §2), and what is remembered too long is remembered well enough.
+      const values = [model, idHash, JSON.stringify(payload), Math.ceil(expiresInSeconds)]
       const rows = await withOpenTransaction((tx) =>
         tx ? runIn(tx, insertOnce, values) : database.run(insertOnce, values),
       )
@@ -192,6 +193,18 @@ export function toStoredPayload(row: Row): StoredPayload {
     consumed: row['consumed'] === true,
     consumedSecondsAgo: ago === null || ago === undefined ? undefined : Number(ago),
   }
+}
+
+// JSON writes both as escapes; a text that spells such an escape out has one backslash more.
+const unstorable = /(?<!\\)(?:\\\\)*\\u(?:0000|d[89a-f][0-9a-f]{2})/
+/**
+ * PostgreSQL holds no text with a NUL character or half a surrogate pair. What a request brought is refused before it is put
+ * among the writes of others.
+ * @throws InvalidRequest
+ */
+export function assertStorable(payload: unknown): void {
+  if (unstorable.test(JSON.stringify(payload)))
+    throw new errors.InvalidRequest('the request holds a NUL character or half a character')
 }
 
 /** What is stored of a payload: without its id, and without the session id that an interaction copies. */

@@ -123,7 +123,7 @@ const saveSession = `with before as (select account_id, organization_id from mlp
     select uid from saved`
 
 // A share lock: whoever ends the session waits until what is issued in it is stored, and can then take it away.
-const hold = 'select uid from mlpipes_auth.sessions where uid = $1 and ended_at is null for share'
+const hold = `select s.uid from mlpipes_auth.sessions s where s.uid = $1 and ${isLive} for share of s`
 
 export interface Sessions {
   findById(idHash: string): Promise<StoredSession | undefined>
@@ -132,7 +132,7 @@ export interface Sessions {
   endOf(idHash: string): Promise<string | undefined>
   /** Writes the row in one statement, with `created` if that is when an account enters the session, or its extension. */
   save(tx: Tx | undefined, row: SessionRow, created: AuditEvent | undefined): Promise<void>
-  /** Keeps a session from being ended until the transaction commits. False when it has been ended. */
+  /** Keeps a session from being ended until the transaction commits. False when it is over, by whatever says so. */
   hold(tx: Tx, uid: string): Promise<boolean>
   /** Ends the session with this id. Returns what was ended, or undefined when it had ended already. */
   end(tx: Tx, idHash: string, cause: EndingCause): Promise<EndedSession | undefined>

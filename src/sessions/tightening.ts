@@ -12,15 +12,45 @@ import type { FieldName } from '../organizations/strictness.ts'
 import { inSteps } from '../steps.ts'
 import { ringIfTold } from './ending.ts'
 import { batchSize, logEndings, restFactor } from './expiry.ts'
-import { begunFor, overUnderChange } from './live.ts'
+import { begunFor, isLive, isUsedFor, overUnderChange } from './live.ts'
 import { sessionLimits } from './policy.ts'
 
 // What an earlier change asked for is part of a later one that is as strict.
 const remember = `with covered as (delete from mlpipes_auth.session_tightenings
       where organization_id = $1 and idle_seconds >= $2 and absolute_seconds >= $3 and allowed_cidrs is null
         and (max_concurrent is null or max_concurrent >= $5))
-    insert into mlpipes_auth.session_tightenings (organization_id, idle_seconds, absolute_seconds, allowed_cidrs, max_concurrent, changed_by)
-    values ($1, $2, $3, $4::text[]::cidr[], $5, $6::jsonb)`
+    insert into mlpipes_auth.session_tightenings (organization_id, idle_seconds, absolute_seconds, allowed_cidrs, max_concurrent,
+      changed_by, changed_at)
+    values ($1, $2, $3, $4::text[]::cidr[], $5, $6::jsonb, clock_timestamp())`
+/**
+ * Writes down which sessions are too many: of each person in `many` (id of the organisation, most, account_id) the oldest of
+ * those that are live under all changes, that of now included.
+ */
+const markSurplus = (many: string) => `with many as (${many}), marked as (
+      insert into mlpipes_auth.session_surplus (session_uid, organization_id)
+        select placed.uid, many.id from many cross join lateral (
+          select s.uid, row_number() over (order by s.signed_in_at desc, s.created_at desc, s.uid desc) as place
+          from mlpipes_auth.sessions s where s.account_id = many.account_id and s.signed_in_at is not null
+            and ${isUsedFor('many.id')} and ${isLive}
+        ) as placed where placed.place > many.most
+      on conflict do nothing returning organization_id
+    )`
+// Who has too many to begin with: few or nobody, so that the rest is not looked at.
+const surplusOfChange = `${markSurplus(`select $1::text as id, $2::integer as most, account_id from (
+        select account_id from mlpipes_auth.sessions where organization_id = $1 and ended_at is null
+        union all select s.account_id from mlpipes_auth.session_organizations o
+          join mlpipes_auth.sessions s on s.uid = o.session_uid
+          where o.organization_id = $1 and s.organization_id is distinct from $1 and s.ended_at is null
+      ) as theirs where account_id is not null group by account_id having count(*) > $2::integer`)}
+    select count(*) from marked`
+// Of requests that had read the policy of before: only people who have a session as young as that.
+const surplusOfNew = `${markSurplus(`select distinct p.id, p.most, t.account_id
+        from unnest($1::text[], $2::integer[]) as p (id, most) join mlpipes_auth.sessions t on t.organization_id = p.id
+        where t.ended_at is null and t.account_id is not null and t.created_at > now() - make_interval(secs => $5::integer)`)}
+    insert into mlpipes_auth.session_tightenings (organization_id, idle_seconds, absolute_seconds, max_concurrent, changed_at)
+      select p.id, p.idle, p.absolute, p.most, clock_timestamp()
+      from unnest($1::text[], $2::integer[], $3::integer[], $4::integer[]) as p (id, most, idle, absolute)
+      where p.id in (select organization_id from marked)`
 
 export interface Tightening {
   readonly organizationId: string
@@ -46,6 +76,7 @@ export async function tightenSessions(tx: Tx, tightening: Tightening): Promise<v
   const concurrent = stricter.includes('session.maxConcurrent') ? policy.session.maxConcurrent : null
   const limits = [idleSeconds, absoluteSeconds, networks, concurrent]
   await runIn(tx, remember, [organizationId, ...limits, JSON.stringify(actor)])
+  if (concurrent !== null) await runIn(tx, surplusOfChange, [organizationId, concurrent])
 }
 
 const isOpen = 's.ended_at is null and s.signed_in_at is not null'
@@ -95,6 +126,11 @@ export async function holdNewSessions(
   newerThanSeconds: number,
 ): Promise<void> {
   await runIn(tx, lowerNew, [...limitsOf(organizations), newerThanSeconds])
+  const limited = organizations.filter(({ policy }) => policy.session.maxConcurrent !== null)
+  if (limited.length === 0) return
+  const [ids, idle, absolute] = limitsOf(limited)
+  const most = limited.map(({ policy }) => policy.session.maxConcurrent)
+  await runIn(tx, surplusOfNew, [ids, most, idle, absolute, newerThanSeconds])
 }
 
 // One row for each organisation that has a session which lasts longer than it may, unless such a row is there.
@@ -110,7 +146,7 @@ export async function holdToPlatform(tx: Tx, organizations: readonly Organizatio
   await runIn(tx, outgrown, limitsOf(organizations))
 }
 
-const pending = 'select organization_id from mlpipes_auth.session_tightenings order by id limit 1'
+const pending = 'select organization_id from mlpipes_auth.session_tightenings group by organization_id order by min(id)'
 // Planned once, and to be read in the order of the index: a plan for organisations of middling size reads all of a very large
 // one and sorts it, for each batch.
 const lock = `select pg_try_advisory_xact_lock(hashtext('mlpipes_auth.session_tightening')) as mine,
@@ -148,24 +184,31 @@ const walks = [step(own), step(others)]
 // Asked again, of everything at once: a session that somebody held, or that went from one walk to the other, is found here.
 const isLeft = (sessions: string) => `exists (select from ${sessions} where ${isOpen} and t.changed_at >= s.created_at
       and (${exceeds('t')} or ${overUnderChange} is not null)`
-const finish = `delete from mlpipes_auth.session_tightenings t where t.organization_id = $1
-    and not ${isLeft('mlpipes_auth.sessions s')} and s.organization_id = $1)
-    and not ${isLeft('mlpipes_auth.session_organizations o join mlpipes_auth.sessions s on s.uid = o.session_uid')} and o.organization_id = $1)
-    returning id`
+const finish = `with gone as (
+      delete from mlpipes_auth.session_tightenings t where t.organization_id = $1
+        and not ${isLeft('mlpipes_auth.sessions s')} and s.organization_id = $1)
+        and not ${isLeft('mlpipes_auth.session_organizations o join mlpipes_auth.sessions s on s.uid = o.session_uid')} and o.organization_id = $1)
+    )
+    delete from mlpipes_auth.session_surplus x where x.organization_id = $1
+      and exists (select from mlpipes_auth.sessions s where s.uid = x.session_uid and s.ended_at is not null)`
 
 /**
  * Goes through the sessions of changes that wait, in batches. Whatever stops it, the next one begins anew with what is left.
+ * What fails for one organisation keeps no other waiting.
  * @param goesOn asked before each batch
+ * @throws what failed first
  */
 export async function finishTightenings(database: Database, goesOn: () => boolean = () => true): Promise<void> {
-  for (;;) {
-    const [row] = await database.run(pending, [])
-    if (!row || !goesOn()) return
-    const id = String(row['organization_id'])
-    for (const walk of walks) if (!(await walkAll(database, walk, id, goesOn))) return
-    // What somebody held is taken at the next round.
-    if ((await database.run(finish, [id])).length === 0) return
-  }
+  const failures: unknown[] = []
+  for (const row of await database.run(pending, []))
+    await finishOne(database, String(row['organization_id']), goesOn).catch((error: unknown) => failures.push(error))
+  if (failures.length > 0) throw failures[0]
+}
+
+async function finishOne(database: Database, organizationId: string, goesOn: () => boolean): Promise<void> {
+  for (const walk of walks) if (!(await walkAll(database, walk, organizationId, goesOn))) return
+  // What somebody held meanwhile is taken at the next round.
+  await database.run(finish, [organizationId])
 }
 
 /** @returns false when it was stopped, or another replica is at it */

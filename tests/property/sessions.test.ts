@@ -189,12 +189,6 @@ class World {
   readonly #inBrowser: (ModelSession | undefined)[] = []
   readonly #uids = new Map<ModelSession, string>()
   #held: Held[] = []
-  /**
-   * Whether a change waits that ends sessions by more than their times. Each change is asked for itself until housekeeping has
-   * been there: one that comes so soon after it counts a session that the first has ended among those that are too many.
-   */
-  #isUnsettled = false
-
   constructor(run: number) {
     this.#run = run
   }
@@ -304,9 +298,7 @@ class World {
       case 'refresh':
         return this.#refresh(step.index)
       case 'change':
-        if (this.#isUnsettled) await keepHouse()
         model.change(step.slug, step.policy)
-        this.#isUnsettled = step.policy.most !== null || step.policy.places !== null
         return replicas.here.apply({ organizations: [this.#organization(step.slug)] })
       case 'age':
         return this.#age(step.seconds)

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { type AuditEventName, auditEvents } from '../../src/audit/events.ts'
 import { transact } from '../../src/db/transaction.ts'
 import { effectivePolicy } from '../../src/organizations/policy.ts'
-import { finishTightenings, holdToPlatform } from '../../src/sessions/tightening.ts'
+import { finishTightenings, holdNewSessions, holdToPlatform } from '../../src/sessions/tightening.ts'
 import {
   authorizationUrl,
   Browser,
@@ -176,38 +176,112 @@ describe.each(databaseKinds)('sessions under a policy on %s', (kind) => {
     },
   )
 
+  /** Another session like that one, as a request writes it that has read the policy of before. */
+  const copy = (uid: string, of: string, createdAt: string, ip = '127.0.0.1') =>
+    server.database.run(
+      `insert into mlpipes_auth.sessions (uid, id_hash, payload, account_id, organization_id, ip, created_at, signed_in_at,
+          idle_seconds, absolute_seconds, idle_expires_at, absolute_expires_at)
+        select $2, $2, payload, account_id, organization_id, $3::inet, ${createdAt}, ${createdAt},
+          idle_seconds, absolute_seconds, idle_expires_at, absolute_expires_at from mlpipes_auth.sessions where uid = $1`,
+      [of, uid, ip],
+    )
+  const policyOf = async (session: Record<string, unknown>) => {
+    const find = kysely().selectFrom('organizations').select('id').where('slug', '=', 'mercy')
+    return [{ id: (await find.executeTakeFirstOrThrow()).id, policy: effectivePolicy({ session }, testPlatform) }]
+  }
+
   it.runIf(kind === 'postgres')(
     'fewer sessions at once are counted of those that were there at the change, and that its networks leave there',
     async () => {
       await server.apply(policy({}))
       const older = await open()
+      await copy('outside', older.uid, 'clock_timestamp()', '192.0.2.1')
       const release = await holdHousekeeping()
-      await server.apply(policy({ maxConcurrent: 1 }))
-      const copy = (uid: string, ip: string, createdAt: string) =>
-        server.database.run(
-          `insert into mlpipes_auth.sessions (uid, id_hash, payload, account_id, organization_id, ip, created_at, signed_in_at,
-              idle_seconds, absolute_seconds, idle_expires_at, absolute_expires_at)
-            select $2, $2, payload, account_id, organization_id, $3::inet, ${createdAt}, now(),
-              idle_seconds, absolute_seconds, idle_expires_at, absolute_expires_at from mlpipes_auth.sessions where uid = $1`,
-          [older.uid, uid, ip],
-        )
-      await copy('begun-later', '127.0.0.1', 'clock_timestamp()')
-      expect(await isActive(older.tokens.access_token), 'beside one that was begun since').toBe(true)
-      await copy('outside', '192.0.2.1', `created_at + interval '1 ms'`)
-      expect(await isActive(older.tokens.access_token), 'beside one that was there').toBe(false)
-      await server.database.run('delete from mlpipes_auth.session_tightenings', [])
-      await server.apply(policy({}))
       const stricter = { session: { maxConcurrent: 1 }, network: { allowedCidrs: ['127.0.0.0/8'] } }
-      await server.database.run(`delete from mlpipes_auth.sessions where uid = 'begun-later'`, [])
       await server.apply({ organizations: [{ slug: 'mercy', name: 'Mercy Hospital', policy: stricter }] })
       expect(await isActive(older.tokens.access_token), 'beside one that the networks leave out').toBe(true)
+      await copy('begun-later', older.uid, 'clock_timestamp()')
+      expect(await isActive(older.tokens.access_token), 'beside one that was begun since').toBe(true)
       await release()
       await nothingIsLeft()
       expect(await read('outside')).toMatchObject({ end_reason: 'network' })
       expect(await read(older.uid)).toMatchObject({ ended_at: null })
+      await server.database.run(`delete from mlpipes_auth.sessions where uid = 'begun-later'`, [])
       await server.apply(policy({}))
     },
   )
+
+  it.runIf(kind === 'postgres')(
+    'one that a request began by the policy of before makes room a moment later',
+    async () => {
+      await server.apply(policy({}))
+      const older = await open()
+      await server.apply(policy({ maxConcurrent: 1 }))
+      await nothingIsLeft()
+      await copy('escaped', older.uid, 'clock_timestamp()')
+      expect(await isActive(older.tokens.access_token)).toBe(true)
+      const held = await policyOf({ maxConcurrent: 1 })
+      await transact(kysely(), (tx) => holdNewSessions(tx, held, 300))
+      expect(await isActive(older.tokens.access_token)).toBe(false)
+      await finishTightenings(server.database)
+      await nothingIsLeft()
+      expect(await read(older.uid)).toMatchObject({ end_reason: 'max_concurrent' })
+      expect(await read('escaped')).toMatchObject({ ended_at: null })
+      await transact(kysely(), (tx) => holdNewSessions(tx, held, 300))
+      expect(await leftToDo(), 'nobody has too many any more').toEqual([])
+      await server.database.run(`delete from mlpipes_auth.sessions where uid = 'escaped'`, [])
+      await server.apply(policy({}))
+    },
+  )
+
+  it.runIf(kind === 'postgres').each([
+    ['a stricter one', { maxConcurrent: 2 }, [{ maxConcurrent: 1 }]],
+    ['the same one', { maxConcurrent: 2 }, [{}, { maxConcurrent: 2 }]],
+    ['a shorter idle limit', { maxConcurrent: 2 }, [{ maxConcurrent: 2, idleTimeout: 60 }]],
+  ])('one that was too many stays over when the newer ones end and %s follows', async (_name, first, then) => {
+    await server.apply(policy({}))
+    const all = [await open(), await open(), await open()]
+    const [oldest] = all
+    const states = () => Promise.all(all.map(({ tokens }) => isActive(tokens.access_token)))
+    const release = await holdHousekeeping()
+    await server.apply(policy(first))
+    expect(await states()).toEqual([false, true, true])
+    for (const { uid } of all.slice(1))
+      await sql`update mlpipes_auth.sessions set ended_at = clock_timestamp(), end_reason = 'sign_out' where uid = ${uid}`.execute(
+        kysely(),
+      )
+    for (const next of then) await server.apply(policy(next))
+    expect(await states()).toEqual([false, false, false])
+    await release()
+    await nothingIsLeft()
+    expect(await read(oldest?.uid ?? '')).toMatchObject({ end_reason: 'max_concurrent' })
+    expect(await kysely().selectFrom('session_surplus').selectAll().execute()).toEqual([])
+    await server.apply(policy({}))
+  })
+
+  it.runIf(kind === 'postgres')('what fails for one organisation keeps no other waiting', async () => {
+    await server.apply(policy({}))
+    const { uid } = await open()
+    const mercy = (await policyOf({}))[0]?.id
+    await server.database.run(
+      `insert into mlpipes_auth.session_tightenings (organization_id, idle_seconds, absolute_seconds, changed_at)
+        values ($1, 600, 3600, now() - interval '1 hour'), ($2, 600, 3600, now())`,
+      [await hope(), mercy],
+    )
+    const { run } = server.database
+    const failing = {
+      ...server.database,
+      run: async (statement: string, values: readonly unknown[]) => {
+        if (statement.includes('delete from mlpipes_auth.session_surplus') && values[0] !== mercy)
+          throw new Error('broken')
+        return run(statement, values)
+      },
+    }
+    await expect(finishTightenings(failing)).rejects.toThrow('broken')
+    expect(await limitsOf(uid)).toBe(600)
+    await finishTightenings(server.database)
+    await nothingIsLeft()
+  })
 
   it.runIf(kind === 'postgres').each([
     [

@@ -47,7 +47,8 @@ export interface SignedIn {
   readonly expiresAt: Date
 }
 
-const scope = 'openid profile email offline_access'
+// No offline_access: what the app may do ends with the session of whoever sits at the ward's PC.
+const scope = 'openid profile email'
 const timeoutSeconds = 5
 
 /** Discovers the provider at first use and tries again next time if that failed: it may start after this app. */

@@ -64,6 +64,9 @@ const shape = {
     .meta({ description: 'the endings it wants to hear of; null: all' }),
   profile: z.string(),
   hasSecret: z.boolean(),
+  previousSecretUntil: instant
+    .nullable()
+    .meta({ description: 'until when the secret of before works beside the one of now; null when it does not' }),
   permissions: z.array(z.string()).meta({ description: 'what it may do at this API with a token of its own' }),
   createdAt: instant,
   updatedAt: instant,

@@ -202,6 +202,7 @@ function toAnswer({ clientId, members, ...client }: StoredClient) {
     backchannel_logout_uri: members.backchannel_logout_uri ?? null,
     backchannel_logout_causes: members.backchannel_logout_causes ?? null,
     hasSecret: client.hasSecret,
+    previousSecretUntil: client.previousSecretUntil?.toISOString() ?? null,
     permissions: [...client.permissions],
     createdAt: client.createdAt.toISOString(),
     updatedAt: client.updatedAt.toISOString(),

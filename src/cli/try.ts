@@ -138,6 +138,8 @@ async function byCode(run: Run, metadata: Metadata, nonce: string): Promise<Toke
       nonce,
       code_challenge: createHash('sha256').update(verifier).digest('base64url'),
       code_challenge_method: 'S256',
+      // Without it the server leaves the scope out (OpenID Connect Core §11).
+      ...(options.scope.split(' ').includes('offline_access') ? { prompt: 'consent' } : {}),
     }
     for (const [name, value] of Object.entries(parameters)) address.searchParams.set(name, value)
     step(`Open this address in a browser and sign in; waiting at ${listener.uri}\n${address.href}`)

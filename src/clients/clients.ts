@@ -19,7 +19,7 @@ export const supportedScopes = [
 
 const scopeList = z
   .string()
-  .max(1024)
+  .max(1024, 'must be at most 1024 characters long')
   .refine(
     (text) => text.split(' ').every((scope) => (supportedScopes as readonly string[]).includes(scope)),
     `must be a space-separated list out of: ${supportedScopes.join(' ')}`,
@@ -32,10 +32,12 @@ const loopbackHosts = new Set(['localhost', '127.0.0.1', '[::1]'])
 // the second.
 const redirectPattern = /^https?:\/\/[\w.~[%-][\w.~:/?[\]@!$&'()+,;=%-]*$/i
 
+const maxUriLength = 2_048
+
 /** A redirect URI that a browser may be sent to: https, or http to this very machine; exact, without a fragment. */
 export function isRedirectUri(text: string): boolean {
   const url = URL.parse(text)
-  if (!url || text.length > 2048 || url.username || url.password || !redirectPattern.test(text)) return false
+  if (!url || text.length > maxUriLength || url.username || url.password || !redirectPattern.test(text)) return false
   return url.protocol === 'https:' || (url.protocol === 'http:' && loopbackHosts.has(url.hostname))
 }
 
@@ -43,12 +45,14 @@ export function isRedirectUri(text: string): boolean {
 export const deviceGrant = 'urn:ietf:params:oauth:grant-type:device_code'
 const grantTypes = ['authorization_code', 'refresh_token', 'client_credentials', deviceGrant] as const
 
-const redirectUri = z
-  .string()
-  .refine(
-    isRedirectUri,
-    'must be an https URI (http only for localhost) with its host, without user, fragment, wildcard or a character that no URI has',
-  )
+const redirectUri = z.string().refine(isRedirectUri, {
+  error: ({ input }) =>
+    String(input).length > maxUriLength
+      ? `must be at most ${maxUriLength} characters long`
+      : 'must be an https URI (http only for localhost) with its host, without user, fragment, wildcard or a character that no URI has',
+})
+/** Of one kind, in one registration. */
+const redirectUris = z.array(redirectUri).max(50, 'must be at most 50 URIs')
 const keysUri = z
   .string()
   .refine(
@@ -76,33 +80,36 @@ export function isClientId(text: string): boolean {
   return clientIdPattern.test(text)
 }
 
+const oneOf = <const Value extends string>(values: readonly Value[]) =>
+  z.enum(values, { error: `must be one of: ${values.join(', ')}` })
+
 /** What may be said of a client, by the names of RFC 7591 where they have one. Registered by `apply` or the admin API. */
 export const clientFields = {
-  client_name: printable.min(1).max(100),
-  redirect_uris: z.array(redirectUri).max(50),
-  post_logout_redirect_uris: z.array(redirectUri).max(50),
-  grant_types: z.array(z.enum(grantTypes)).max(grantTypes.length),
-  token_endpoint_auth_method: z.enum(['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none']),
-  application_type: z.enum(['web', 'native']),
-  id_token_signed_response_alg: z.enum(['RS256', 'ES256']),
+  client_name: printable.min(1, 'must not be empty').max(100, 'must be at most 100 characters long'),
+  redirect_uris: redirectUris,
+  post_logout_redirect_uris: redirectUris,
+  grant_types: z.array(oneOf(grantTypes)).max(grantTypes.length),
+  token_endpoint_auth_method: oneOf(['client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none']),
+  application_type: oneOf(['web', 'native']),
+  id_token_signed_response_alg: oneOf(['RS256', 'ES256']),
   jwks,
   /** Where its public keys are to be fetched, instead of `jwks`: https, and never from a private network (F78). */
   jwks_uri: keysUri,
   require_pushed_authorization_requests: z.boolean(),
   dpop_bound_access_tokens: z.boolean(),
   /** `jwt`: its APIs read tokens themselves (RFC 9068), and nothing ends one before it expires. */
-  access_token_format: z.enum(['opaque', 'jwt']),
-  introspection_signed_response_alg: z.enum(['RS256', 'ES256']),
+  access_token_format: oneOf(['opaque', 'jwt']),
+  introspection_signed_response_alg: oneOf(['RS256', 'ES256']),
   scope: scopeList,
-  introspection: z.enum(['none', 'own', 'organization']),
+  introspection: oneOf(['none', 'own', 'organization']),
   first_party: z.boolean(),
   /** Whether its introspection of a person's token counts as that person's activity. */
   session_activity: z.boolean(),
   backchannel_logout_uri: logoutUri,
   backchannel_logout_session_required: z.boolean(),
   /** Which endings it wants to hear of; all, without it. */
-  backchannel_logout_causes: z.array(z.enum(endingCauses)).max(endingCauses.length),
-  profile: z.enum(['standard', 'oidc-certification', 'fapi2']),
+  backchannel_logout_causes: z.array(oneOf(endingCauses)).max(endingCauses.length),
+  profile: oneOf(['standard', 'oidc-certification', 'fapi2']),
 }
 
 export type ClientField = keyof typeof clientFields

@@ -4,6 +4,7 @@ import type { FaultEndpoint, FaultFacts, FaultReason } from './fault-reasons.ts'
 /** What of an app's registration the words compare with. */
 export interface Registered {
   readonly redirect_uris: readonly string[]
+  readonly post_logout_redirect_uris: readonly string[]
   readonly scope: string
   readonly grant_types: readonly string[]
   readonly token_endpoint_auth_method: string
@@ -21,10 +22,11 @@ const places: Readonly<Record<FaultEndpoint, string>> = {
   device: 'Asking for a device code',
   introspect: 'Checking a token',
   revoke: 'Revoking a token',
+  logout: 'Signing out',
 }
 
 const quoted = (values: readonly string[]) => values.map((value) => `“${value}”`).join(', ')
-const registeredUris = ({ redirect_uris: uris }: Registered) =>
+const registeredUris = (uris: readonly string[]) =>
   uris.length === 0 ? 'None is registered.' : `Registered: ${quoted(uris)}.`
 const methods: Readonly<Record<NonNullable<FaultFacts['method']>, string>> = {
   secret: 'a secret',
@@ -42,17 +44,21 @@ const again = 'Send the person through a new sign-in.'
 
 const sentences: Readonly<Record<FaultReason, Say>> = {
   redirect_uri_unknown: ({ redirectUri = 'none' }, registered) => ({
-    what: `The app sent redirect_uri “${redirectUri}”. ${registeredUris(registered)}`,
+    what: `The app sent redirect_uri “${redirectUri}”. ${registeredUris(registered.redirect_uris)}`,
     mend: 'Register what it sends, letter for letter, or change the app.',
   }),
   code_redirect_uri: ({ redirectUri = 'none' }, registered) => ({
-    what: `The app exchanged a code with redirect_uri “${redirectUri}”, which is not the one that it asked for it with. ${registeredUris(registered)}`,
+    what: `The app exchanged a code with redirect_uri “${redirectUri}”, which is not the one that it asked for it with. ${registeredUris(registered.redirect_uris)}`,
     mend: 'Send the same redirect_uri both times.',
   }),
   scope_unknown: ({ scope }, registered) => ({
     what: `The app asked for scope “${scope ?? ''}”. Registered: “${registered.scope}”.`,
     mend: 'Register what it asks for, or ask for less in the app.',
   }),
+  scope_unreadable: say(
+    'The app asked for a scope with characters that no scope has.',
+    'Send the names of the scopes with one space between two.',
+  ),
   openid_missing: say(
     'The app asked for a sign-in without scope openid.',
     'Add openid to the scopes that it asks for.',
@@ -70,6 +76,22 @@ const sentences: Readonly<Record<FaultReason, Say>> = {
   challenge_unreadable: say('The app sent a code_challenge that is none.', pkce),
   response_type: say('The app asked for a response_type that it cannot have.', 'Ask for response_type code.'),
   response_mode: say('The app asked for a response_mode that it cannot have.', 'Leave response_mode out.'),
+  prompt_unknown: say(
+    'The app sent a prompt that this server does not know, or none beside another.',
+    'Send none alone; or login, consent, or both with a space between; or leave prompt out.',
+  ),
+  max_age_unreadable: say(
+    'The app sent a max_age that is no number of seconds.',
+    'Send whole seconds, 0 or more, or leave max_age out.',
+  ),
+  claims_unreadable: say(
+    'The app sent a claims parameter that could not be read.',
+    'Send a JSON object with id_token, userinfo or both, each an object, or leave claims out.',
+  ),
+  id_token_hint_refused: say(
+    'The app sent an id_token_hint that was not accepted.',
+    'Send the last ID token that this server gave to this very app, as it came, or leave id_token_hint out.',
+  ),
   par_required: say(
     'The app asked for a sign-in without pushing the request first.',
     'Its profile asks for pushed authorization requests (PAR): send the request to the pushed_authorization_request_endpoint first.',
@@ -77,6 +99,10 @@ const sentences: Readonly<Record<FaultReason, Say>> = {
   request_uri_dead: say(
     'The app used a request_uri that is unknown, used already, or too old.',
     'Push a new request for each sign-in, and use it at once.',
+  ),
+  request_uri_remote: say(
+    'The app sent a request_uri that this server would have to fetch from elsewhere.',
+    'Push the request to the pushed_authorization_request_endpoint and use the request_uri of the answer, or send plain parameters.',
   ),
   request_object: say(
     'The app sent a request object that could not be accepted.',
@@ -105,6 +131,14 @@ const sentences: Readonly<Record<FaultReason, Say>> = {
     'The app used a refresh token that it had used before. Its tokens are revoked.',
     'Store the new refresh token of every answer before using it, and refresh in one place at a time.',
   ),
+  refresh_parallel: say(
+    'The app used a refresh token twice within ten seconds. The first use gave new tokens, which are good; this one gave none.',
+    'Let one refresh run at a time and everybody else wait for its answer, also in other tabs and processes. Keep the newest refresh token and forget the one before it.',
+  ),
+  refresh_scope: ({ scope }) => ({
+    what: `The app asked for scope “${scope ?? ''}” with a refresh token that does not have it.`,
+    mend: 'A refresh can ask for less than there was, never for more. Ask for it when the person signs in; offline_access needs prompt=consent there.',
+  }),
   refresh_expired: say('The app used a refresh token that had expired.', again),
   grant_over: say('What the person had allowed the app is over.', again),
   of_another_app: say('The app used a code or token that was given to another app.', 'Check which client_id it uses.'),
@@ -146,7 +180,18 @@ const sentences: Readonly<Record<FaultReason, Say>> = {
     'The app named a resource that this server does not know.',
     'Leave resource out, or name one that is known.',
   ),
-  other: say('The app was refused for something else.', 'Look the code up in the guide to errors.'),
+  token_is_jwt: say(
+    'The app sent a token that is a JWT. JWTs are neither checked nor revoked here.',
+    'Check its signature in the API that it is for. Revoke the refresh token instead; JWTs end by themselves within minutes.',
+  ),
+  sign_out_uri_unknown: ({ redirectUri = 'none' }, registered) => ({
+    what: `The app sent post_logout_redirect_uri “${redirectUri}”. ${registeredUris(registered.post_logout_redirect_uris)}`,
+    mend: 'Register what it sends among the addresses after sign-out, letter for letter, or change the app.',
+  }),
+  other: say(
+    'The app was refused for something else.',
+    'What each error code means and what to do about it is in docs/errors.md, under Protocol endpoints. The answer that the app got may say more in error_description.',
+  ),
 }
 
 /** A fault in words. */

@@ -1,7 +1,7 @@
 // What the admin API and registration by an app itself do alike with a new client: its id, its secret, and everything that
 // is wrong with what is said of it.
 import { randomBytes } from 'node:crypto'
-import { type ClientMembers, clientMetadata, hasSecret, memberProblems } from './clients.ts'
+import { type ClientField, type ClientMembers, clientMetadata, hasSecret, memberProblems } from './clients.ts'
 
 export const newClientId = () => `client_${randomBytes(16).toString('base64url')}`
 export const newClientSecret = () => randomBytes(32).toString('base64url')
@@ -15,7 +15,7 @@ export function registrationProblems(
   clientId: string,
   members: ClientMembers,
 ): { readonly path: string; readonly message: string }[] {
-  const problems = memberProblems(members)
+  const problems = [...memberProblems(members), ...listProblems(members)]
   if (problems.length > 0) return problems
   const message = clientProblem({
     ...clientMetadata(members),
@@ -24,4 +24,20 @@ export function registrationProblems(
     ...(hasSecret(members) ? { client_secret: 'shown by nobody' } : {}),
   })
   return message === undefined ? [] : [{ path: '', message }]
+}
+
+const lists = [
+  'redirect_uris',
+  'post_logout_redirect_uris',
+  'grant_types',
+  'backchannel_logout_causes',
+] as const satisfies readonly ClientField[]
+/** RFC 7591 §3.2.2: what could only be a mistake is refused, not mended in silence. */
+function listProblems(members: ClientMembers): { readonly path: ClientField; readonly message: string }[] {
+  const isService = members.grant_types.length > 0 && members.grant_types.every((name) => name === 'client_credentials')
+  const twice = lists.filter((path) => new Set(members[path]).size !== (members[path]?.length ?? 0))
+  const problems = twice.map((path) => ({ path, message: 'must not hold one twice' }))
+  if (!isService || members.redirect_uris.length === 0) return problems
+  const message = 'must be empty: with client_credentials alone nobody is sent anywhere'
+  return [...problems, { path: 'redirect_uris', message }]
 }

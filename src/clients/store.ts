@@ -12,6 +12,8 @@ export interface StoredClient {
   readonly clientId: string
   readonly members: ClientMembers
   readonly hasSecret: boolean
+  /** Until when the secret of before works beside the one of now; null when it does not. */
+  readonly previousSecretUntil: Date | null
   readonly permissions: readonly Permission[]
   readonly createdAt: Date
   readonly updatedAt: Date
@@ -20,7 +22,8 @@ export interface StoredClient {
 }
 
 const columns = `client_id, name, metadata, introspection, first_party, profile, permissions,
-      secret_digest is not null as has_secret, created_at, updated_at, disabled_at, version`
+      secret_digest is not null as has_secret,
+      case when previous_secret_until > now() then previous_secret_until end as previous_secret_until, created_at, updated_at, disabled_at, version`
 const find = `select ${columns} from mlpipes_auth.clients where client_id = $1 and organization_id = $2`
 const list = `select ${columns} from mlpipes_auth.clients
     where organization_id = $1 and ($2::text is null or client_id > $2)
@@ -145,6 +148,7 @@ function toStored(row: Row): StoredClient {
       profile: row['profile'] as ClientMembers['profile'],
     },
     hasSecret: row['has_secret'] === true,
+    previousSecretUntil: row['previous_secret_until'] as Date | null,
     permissions: (row['permissions'] as string[]).filter(isPermission),
     createdAt: row['created_at'] as Date,
     updatedAt: row['updated_at'] as Date,

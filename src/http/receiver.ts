@@ -5,6 +5,8 @@ import { isPublicAddress } from './outbound.ts'
 
 const maxLength = 2_048
 const loopbackNames = new Set(['localhost', '127.0.0.1', '[::1]'])
+/** What names end in that nobody on the internet has: RFC 6761 §6.3, RFC 6762 §3, RFC 8375 §3, and ICANN's for private use. */
+const privateEndings: readonly string[] = ['localhost', 'local', 'home.arpa', 'internal']
 
 /** What is wrong with an address to call out to; undefined when nothing is. */
 export function receiverProblem(text: string, { allowsLoopback }: { readonly allowsLoopback: boolean }) {
@@ -15,6 +17,12 @@ export function receiverProblem(text: string, { allowsLoopback }: { readonly all
   const isAllowedLoopback = isLoopback && allowsLoopback
   if (!(url.protocol === 'https:' || (url.protocol === 'http:' && isAllowedLoopback))) return 'must be an https address'
   const literal = url.hostname.replace(/^\[|\]$/g, '')
-  const isForbidden = isIP(literal) === 0 ? isLoopback : !isPublicAddress(literal)
-  return isForbidden && !isAllowedLoopback ? 'must be on the public internet' : undefined
+  const isPublic = isIP(literal) === 0 ? isPublicName(literal) : isPublicAddress(literal)
+  return isPublic || isAllowedLoopback ? undefined : 'must be on the public internet'
+}
+
+/** A name of one label is somebody's own network's, and a dot at the end changes nothing about a name (RFC 1034 §3.1). */
+function isPublicName(hostname: string): boolean {
+  const name = hostname.replace(/\.$/, '')
+  return /[^.]\.[^.]/.test(name) && !privateEndings.some((ending) => name === ending || name.endsWith(`.${ending}`))
 }

@@ -135,6 +135,9 @@ export const overlaps: readonly (Choice & { readonly seconds: number })[] = [
   },
 ]
 
+/** Everything that the forms offer. */
+export const choices = { kinds, authentications, profiles, introspections, scopes: scopeChoices }
+
 /** What kind an app that is registered is, by what it may do. */
 export function kindOf(client: {
   readonly grant_types: readonly string[]

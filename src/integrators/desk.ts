@@ -4,12 +4,12 @@
 import type { PersonCaller } from '../admin/caller.ts'
 import { operations } from '../admin/client-operations.ts'
 import type { Desk } from '../admin/desk.ts'
-import { ApiProblem } from '../api/problems.ts'
+import { ApiProblem, type ApiProblemCode } from '../api/problems.ts'
 import { Refusal } from '../errors.ts'
 import type { Permission } from '../organizations/permissions.ts'
 import { itemOf, type Visit } from '../self-service/door.ts'
 import { paths } from '../self-service/places.ts'
-import { type Wrong, wrong, wrongWith } from './forms.ts'
+import { type Wrong, wrong, wrongWith } from './wrongs.ts'
 
 export { operations }
 
@@ -33,7 +33,9 @@ export async function orNothing<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-export type Outcome<T> = { readonly ok: true; readonly value: T } | { readonly ok: false; readonly wrongs: Wrong[] }
+export type Outcome<T> =
+  | { readonly ok: true; readonly value: T }
+  | { readonly ok: false; readonly code: ApiProblemCode; readonly wrongs: Wrong[] }
 
 /** Does `work`; what is refused about a form is told field by field. */
 export async function orWrong<T>(sent: Readonly<Record<string, unknown>>, work: () => Promise<T>): Promise<Outcome<T>> {
@@ -41,7 +43,7 @@ export async function orWrong<T>(sent: Readonly<Record<string, unknown>>, work: 
     return { ok: true, value: await orNothing(work) }
   } catch (error) {
     if (!(error instanceof ApiProblem)) throw error
-    return { ok: false, wrongs: problemsIn(error, sent) }
+    return { ok: false, code: error.code, wrongs: problemsIn(error, sent) }
   }
 }
 

@@ -1,8 +1,8 @@
-// The forms of these pages: what was typed, what it asks of the admin API, and what is wrong with it, field by field, in
-// words that name what was sent. Pure.
+// The forms of these pages: what was typed, and what it asks of the admin API. Pure. What is wrong with it is said in
+// wrongs.ts.
 import { z } from 'zod'
-import { type ApiProblem, apiProblems } from '../api/problems.ts'
 import { authentications, kinds } from './choices.ts'
+import { legible } from './legible.ts'
 
 const csrf = z.string().max(128)
 const line = z.string().max(4_096)
@@ -17,6 +17,11 @@ const checked = z
     z.array(z.string().max(64)).max(32),
   ])
   .default([])
+/** Of the app, when the form was shown. */
+const version = z
+  .string()
+  .regex(/^\d{1,10}$/)
+  .transform(Number)
 
 export const emptyForm = z.strictObject({ csrf })
 const common = { csrf, name: line, redirectUris: lines.default(''), signOutUris: lines.default(''), scope: checked }
@@ -27,29 +32,19 @@ export const registerForm = z.strictObject({
   jwksUri: line.default(''),
   profile: line.default(''),
   introspection: line.default(''),
-})
-export const editForm = z.strictObject({
-  ...common,
-  version: z
+  /** When the youngest app was registered, when the form was shown; empty without any. */
+  newest: z
     .string()
-    .regex(/^\d{1,10}$/)
-    .transform(Number),
+    .regex(/^(?:\d{4}-\d\d-\d\dT[\d:.]{8,12}Z)?$/)
+    .default(''),
 })
-export const secretForm = z.strictObject({ csrf, overlap: line })
+export const editForm = z.strictObject({ ...common, version })
+export const secretForm = z.strictObject({ csrf, overlap: line, version })
 
 export type RegisterForm = z.output<typeof registerForm>
 export type EditForm = z.output<typeof editForm>
-type Field = Exclude<keyof RegisterForm, 'csrf'> | 'general'
 
-export interface Wrong {
-  readonly field: Field
-  readonly label: string
-  readonly text: string
-  /** Where it is mended; opened beside the form, which stays as it was filled in. */
-  readonly link?: { readonly href: string; readonly label: string } | undefined
-}
-
-const labels: Readonly<Record<Field, string>> = {
+export const labels = {
   general: 'The app as a whole',
   name: 'Name',
   kind: 'What kind of app is it?',
@@ -60,26 +55,9 @@ const labels: Readonly<Record<Field, string>> = {
   jwksUri: 'Address of its public keys (jwks_uri)',
   profile: 'Security profile',
   introspection: 'May it check tokens?',
-}
+} as const
+export type Field = keyof typeof labels
 
-/** In which field a member of a registration is said. */
-const fields: Readonly<Record<string, Field>> = {
-  client_name: 'name',
-  redirect_uris: 'redirectUris',
-  post_logout_redirect_uris: 'signOutUris',
-  grant_types: 'kind',
-  application_type: 'kind',
-  response_types: 'kind',
-  scope: 'scope',
-  token_endpoint_auth_method: 'authentication',
-  jwks: 'jwksUri',
-  jwks_uri: 'jwksUri',
-  profile: 'profile',
-  id_token_signed_response_alg: 'profile',
-  introspection: 'introspection',
-}
-
-const maxShown = 200
 const linesOf = (text: string) =>
   text
     .split(/\r?\n/)
@@ -101,7 +79,9 @@ export function registrationOf(form: RegisterForm): Record<string, unknown> {
   }
 }
 
-export function changeOf(form: Pick<EditForm, 'name' | 'redirectUris' | 'signOutUris' | 'scope'>) {
+type Typed = Pick<EditForm, 'name' | 'redirectUris' | 'signOutUris' | 'scope'>
+
+export function changeOf(form: Typed) {
   return {
     client_name: form.name.trim(),
     redirect_uris: linesOf(form.redirectUris),
@@ -110,41 +90,29 @@ export function changeOf(form: Pick<EditForm, 'name' | 'redirectUris' | 'signOut
   }
 }
 
-/** What only this form asks: the API knows no kinds. */
-export function wrongWithKind({ kind: chosen, authentication }: RegisterForm): Wrong[] {
-  const kind = kinds.find(({ value }) => value === chosen)
-  if (!kind) return [wrong('kind', `${sentText(chosen)} Choose one of: ${kinds.map(({ title }) => title).join(', ')}.`)]
-  if (!kind.isPublic || authentication === 'none') return []
-  const text = `${sentText(authentication)} ${kind.title}: it must be “It does not”, because whoever has the app has what is in it.`
-  return [wrong('authentication', text)]
+/** The form that changes an app, as the app is now. */
+export function formOf(app: ReturnType<typeof changeOf>): Typed {
+  return {
+    name: app.client_name,
+    redirectUris: app.redirect_uris.join('\n'),
+    signOutUris: app.post_logout_redirect_uris.join('\n'),
+    scope: app.scope.split(' '),
+  }
 }
 
-/** What the API refused, by the fields of the form, with what was sent in each. */
-export function wrongWith({ code, exact }: ApiProblem, sent: Readonly<Record<string, unknown>>): Wrong[] {
-  const errors = exact.errors ?? []
-  if (errors.length === 0) return [wrong('general', apiProblems[code].detail)]
-  return errors.map(({ path, message }) => {
-    // The provider names the member in its words.
-    const member = (path === '' ? /^\w+/.exec(message)?.[0] : path.split('.')[0]) ?? ''
-    const field = (Object.hasOwn(fields, member) ? fields[member] : undefined) ?? 'general'
-    if (path === '') return wrong(field, `${sentOf(sent, member)} ${capital(message)}.`.trim())
-    return wrong(field, `${sentOf(sent, path)} It ${message}.`)
+export interface Difference {
+  readonly label: string
+  readonly now: readonly string[]
+  readonly typed: readonly string[]
+}
+
+/** Where what was typed is not what the app is now, line by line, to be read. */
+export function differencesOf(typed: Typed, now: Typed): Difference[] {
+  const sides = (field: keyof Typed) =>
+    [now[field], typed[field]].map((value) => (typeof value === 'string' ? linesOf(value) : [...value].sort()))
+  return (['name', 'redirectUris', 'signOutUris', 'scope'] as const).flatMap((field) => {
+    const [before = [], after = []] = sides(field)
+    if (before.join('\n') === after.join('\n')) return []
+    return [{ label: labels[field], now: before.map(legible), typed: after.map(legible) }]
   })
 }
-
-export function wrong(field: Field, text: string, link?: Wrong['link']): Wrong {
-  return { field, label: labels[field], text, link }
-}
-
-function sentOf(sent: Readonly<Record<string, unknown>>, path: string): string {
-  const value = path.split('.').reduce((at: unknown, key): unknown => Object(at)[key], sent)
-  if (value === undefined && !Object.hasOwn(fields, path)) return ''
-  return sentText(Array.isArray(value) ? value.join(' ') : value === undefined ? '' : String(value))
-}
-
-function sentText(text: string): string {
-  if (text === '') return 'Nothing was sent.'
-  return `You sent “${text.length > maxShown ? `${text.slice(0, maxShown).toWellFormed()}…` : text}”.`
-}
-
-const capital = (text: string) => text.charAt(0).toUpperCase() + text.slice(1)

@@ -1,6 +1,6 @@
 // What connects an app, to copy: for the libraries that people have, with the app's real values. Pure. A secret is never
 // among them, only the name of the environment variable that holds it. Strings are quoted as JSON, which JavaScript, Python,
-// C# and YAML read alike; what is registered is printable ASCII.
+// Java, C# and YAML read alike; what is registered is printable ASCII.
 import { deviceGrant } from '../clients/clients.ts'
 
 export interface SnippetFacts {
@@ -16,7 +16,7 @@ export interface SnippetFacts {
 }
 
 export interface Snippet {
-  readonly id: 'node' | 'spring' | 'authlib' | 'aspnet'
+  readonly id: 'node' | 'spring' | 'spring-security' | 'authlib' | 'aspnet'
   readonly title: string
   readonly file: string
   readonly text: string
@@ -29,53 +29,94 @@ const lines = (...parts: readonly (string | false | readonly string[])[]) =>
     .flat()
     .join('\n')}\n`
 
+interface Library extends Omit<Snippet, 'text'> {
+  fits(facts: SnippetFacts): boolean
+  text(facts: SnippetFacts): string
+}
+
+/** In the order of the page. */
+const libraries: readonly Library[] = [
+  { id: 'node', title: 'Node.js, openid-client', file: 'mlpipes.mjs', fits: (facts) => !isPublic(facts), text: node },
+  // The same library runs in browsers, and so do its lines.
+  { id: 'node', title: 'JavaScript, openid-client', file: 'mlpipes.mjs', fits: isPublic, text: node },
+  { id: 'spring', title: 'Java, Spring Security', file: 'application.yml', fits: isOfServer, text: spring },
+  {
+    id: 'spring-security',
+    title: 'Java, Spring Security, second file',
+    file: 'SecurityConfig.java',
+    fits: isSignInOfServer,
+    text: springSecurity,
+  },
+  { id: 'authlib', title: 'Python, Authlib', file: 'app.py', fits: isOfServer, text: python },
+  { id: 'aspnet', title: 'C#, ASP.NET Core', file: 'Program.cs', fits: isSignInOfServer, text: aspNet },
+]
+
 /** What fits this app; nothing for a library that cannot do what the app is registered for without code of one's own. */
 export function snippetsFor(facts: SnippetFacts): Snippet[] {
-  const isCode = facts.grantTypes.includes('authorization_code')
+  return libraries
+    .filter(({ fits }) => fits(facts))
+    .map(({ id, title, file, text }) => ({ id, title, file, text: text(facts) }))
+}
+
+function isSignIn({ grantTypes }: SnippetFacts): boolean {
+  return grantTypes.includes('authorization_code')
+}
+
+/** Whether it runs where its person is, in a browser, on a phone or a device, and keeps no secret. */
+function isPublic({ method }: SnippetFacts): boolean {
+  return method === 'none'
+}
+
+/** Whether libraries fit that are made for servers with a secret: nobody runs Flask in a browser or on a phone. */
+function isOfServer(facts: SnippetFacts): boolean {
   const isService = facts.grantTypes.includes('client_credentials')
-  const isPlain = !facts.isFapi && facts.method !== 'private_key_jwt'
-  return [
-    { id: 'node', title: 'Node.js, openid-client', file: 'mlpipes.mjs', text: node(facts, isCode) },
-    ...(isPlain && (isCode || isService)
-      ? ([
-          { id: 'spring', title: 'Java, Spring Security', file: 'application.yml', text: spring(facts, isCode) },
-          { id: 'authlib', title: 'Python, Authlib', file: 'app.py', text: isCode ? flask(facts) : authlib(facts) },
-        ] as const)
-      : []),
-    ...(isPlain && isCode
-      ? ([{ id: 'aspnet', title: 'C#, ASP.NET Core', file: 'Program.cs', text: aspNet(facts) }] as const)
-      : []),
-  ]
+  return usesSecret(facts) && !facts.isFapi && (isSignIn(facts) || isService)
+}
+
+function isSignInOfServer(facts: SnippetFacts): boolean {
+  return isOfServer(facts) && isSignIn(facts)
 }
 
 /** How to try it from a terminal, for what `mlpipes-auth try` can be: a redirect URI on this machine, or a device. */
 export function tryCommand(facts: SnippetFacts): string | undefined {
   const { issuer, clientId, grantTypes, redirectUris, isFapi, scope } = facts
-  if (isFapi || !(usesSecret(facts) || facts.method === 'none')) return undefined
+  if (isFapi || !(usesSecret(facts) || isPublic(facts))) return undefined
   const local = redirectUris.find((uri) => uri.startsWith('http:'))
   const isDevice = grantTypes.includes(deviceGrant)
   if (local === undefined && !isDevice) return undefined
   return [
     `npx mlpipes-auth try --issuer ${issuer} --client-id ${clientId} --scope "${scope}"`,
     ...(usesSecret(facts) ? ['--client-secret "$CLIENT_SECRET"'] : []),
-    isDevice ? '--device' : `--redirect-uri ${local}`,
+    isDevice ? '--device' : `--redirect-uri ${listening(local ?? '', facts)}`,
   ].join(' ')
 }
 
+/** Where `try` listens. RFC 8252 §7.3: an app on the person's own machine takes any free port, as nobody else may have 80. */
+function listening(uri: string, facts: SnippetFacts): string {
+  const url = new URL(uri)
+  if (!isPublic(facts) || url.port !== '') return uri
+  url.port = '0'
+  return url.href
+}
+
 const usesSecret = ({ method }: SnippetFacts) => method.startsWith('client_secret_')
+/** OpenID Connect Core §11: without prompt=consent the server leaves offline_access out, and says nothing of it. */
+const isOffline = ({ scope, grantTypes }: SnippetFacts) =>
+  scope.split(' ').includes('offline_access') && grantTypes.includes('refresh_token')
+const whyPrompt = 'Without prompt=consent there is no offline_access.'
 const isPlainHttp = ({ issuer }: SnippetFacts) => issuer.startsWith('http:')
 
-function node(facts: SnippetFacts, isCode: boolean): string {
+function node(facts: SnippetFacts): string {
   const isDevice = facts.grantTypes.includes(deviceGrant)
-  const flow = isCode ? nodeCode(facts) : isDevice ? nodeDevice(facts) : nodeService(facts)
+  const flow = isSignIn(facts) ? nodeCode(facts) : isDevice ? nodeDevice(facts) : nodeService(facts)
   return lines('// npm install openid-client', nodeImports(facts), '', nodeConfig(facts), '', flow)
 }
 
-function nodeImports({ method }: SnippetFacts): string[] {
+function nodeImports(facts: SnippetFacts): string[] {
   const key = ["import { createPrivateKey } from 'node:crypto'", "import { readFileSync } from 'node:fs'"]
   return [
-    ...(method === 'private_key_jwt' ? key : []),
-    ...(method === 'none' ? [] : ["import { env } from 'node:process'"]),
+    ...(facts.method === 'private_key_jwt' ? key : []),
+    ...(isPublic(facts) ? [] : ["import { env } from 'node:process'"]),
     "import * as client from 'openid-client'",
   ]
 }
@@ -111,15 +152,24 @@ function nodeConfig(facts: SnippetFacts): string[] {
   ]
 }
 
-function nodeCode({ redirectUris: [redirectUri = ''], scope, isFapi }: SnippetFacts): string[] {
+const placeOnServer = "in that browser's session on your server"
+const placeHere = 'until it comes back: in sessionStorage of a page, in the memory of a phone or desktop app'
+
+function nodeCode(facts: SnippetFacts): string[] {
+  const {
+    redirectUris: [redirectUri = ''],
+    scope,
+    isFapi,
+  } = facts
   const build = isFapi ? 'await client.buildAuthorizationUrlWithPAR' : 'client.buildAuthorizationUrl'
   return [
-    "/** Where to send the browser. Keep `kept` in that browser's session on your server. */",
+    `/** Where to send the browser. Keep \`kept\` ${isPublic(facts) ? placeHere : placeOnServer}. */`,
     'export async function begin() {',
     '  const kept = { codeVerifier: client.randomPKCECodeVerifier(), state: client.randomState() }',
     `  const url = ${build}(config, {`,
     `    redirect_uri: ${quote(redirectUri)},`,
     `    scope: ${quote(scope)},`,
+    ...(isOffline(facts) ? [`    prompt: 'consent', // ${whyPrompt}`] : []),
     '    code_challenge: await client.calculatePKCECodeChallenge(kept.codeVerifier),',
     "    code_challenge_method: 'S256',",
     '    state: kept.state,',
@@ -161,7 +211,8 @@ function nodeDevice({ scope }: SnippetFacts): string[] {
   ]
 }
 
-function spring(facts: SnippetFacts, isCode: boolean): string {
+function spring(facts: SnippetFacts): string {
+  const isCode = isSignIn(facts)
   const {
     issuer,
     clientId,
@@ -170,10 +221,8 @@ function spring(facts: SnippetFacts, isCode: boolean): string {
     scope,
   } = facts
   return lines(
-    isCode && [
-      '# spring-boot-starter-oauth2-client. Every sign-in needs PKCE: Spring Security 7 does it by itself; before that, set',
-      '# OAuth2AuthorizationRequestCustomizers.withPkce() on the DefaultOAuth2AuthorizationRequestResolver.',
-    ],
+    '# spring-boot-starter-oauth2-client',
+    isCode && '# SecurityConfig.java belongs to it: without it, the redirect URI is not listened at.',
     'spring:',
     '  security:',
     '    oauth2:',
@@ -182,7 +231,7 @@ function spring(facts: SnippetFacts, isCode: boolean): string {
     '          mlpipes:',
     `            client-id: ${quote(clientId)}`,
     // biome-ignore lint/suspicious/noTemplateCurlyInString: it is Spring that reads it
-    usesSecret(facts) && '            client-secret: "${CLIENT_SECRET}"',
+    '            client-secret: "${CLIENT_SECRET}"',
     `            client-authentication-method: ${method}`,
     `            authorization-grant-type: ${isCode ? 'authorization_code' : 'client_credentials'}`,
     isCode && `            redirect-uri: ${quote(redirectUri)}`,
@@ -192,6 +241,48 @@ function spring(facts: SnippetFacts, isCode: boolean): string {
     `            issuer-uri: ${quote(issuer)}`,
     isCode && '            user-name-attribute: sub',
   )
+}
+
+function springSecurity(facts: SnippetFacts): string {
+  const {
+    redirectUris: [redirectUri = ''],
+  } = facts
+  const web = 'org.springframework.security.oauth2.client.web'
+  return lines(
+    '// Spring Security 6 and 7, beside application.yml.',
+    'import org.springframework.context.annotation.Bean;',
+    'import org.springframework.context.annotation.Configuration;',
+    'import org.springframework.security.config.annotation.web.builders.HttpSecurity;',
+    'import org.springframework.security.oauth2.client.registration.ClientRegistrationRepository;',
+    `import ${web}.DefaultOAuth2AuthorizationRequestResolver;`,
+    `import ${web}.OAuth2AuthorizationRequestCustomizers;`,
+    'import org.springframework.security.web.SecurityFilterChain;',
+    '',
+    '@Configuration',
+    'public class SecurityConfig {',
+    '    @Bean',
+    '    SecurityFilterChain security(HttpSecurity http, ClientRegistrationRepository clients) throws Exception {',
+    '        var requests = new DefaultOAuth2AuthorizationRequestResolver(clients, "/oauth2/authorization");',
+    '        // Every sign-in needs PKCE, which Spring Security 6 does not do by itself for an app with a secret.',
+    isOffline(facts) && `        // ${whyPrompt}`,
+    '        requests.setAuthorizationRequestCustomizer(OAuth2AuthorizationRequestCustomizers.withPkce()',
+    isOffline(facts) &&
+      '            .andThen(request -> request.additionalParameters(more -> more.put("prompt", "consent")))',
+    '        );',
+    '        return http',
+    '            .authorizeHttpRequests(all -> all.anyRequest().authenticated())',
+    '            .oauth2Login(login -> login',
+    '                .authorizationEndpoint(there -> there.authorizationRequestResolver(requests))',
+    '                // Without it, only /login/oauth2/code/* is listened at.',
+    `                .redirectionEndpoint(back -> back.baseUri(${quote(new URL(redirectUri).pathname)})))`,
+    '            .build();',
+    '    }',
+    '}',
+  )
+}
+
+function python(facts: SnippetFacts): string {
+  return isSignIn(facts) ? flask(facts) : authlib(facts)
 }
 
 function flask(facts: SnippetFacts): string {
@@ -204,6 +295,7 @@ function flask(facts: SnippetFacts): string {
   } = facts
   return lines(
     '# pip install authlib flask requests',
+    '# From the environment: CLIENT_SECRET, and SESSION_SECRET, a long random text of your own that signs the cookies of the app.',
     'import os',
     'from authlib.integrations.flask_client import OAuth',
     'from flask import Flask',
@@ -215,7 +307,7 @@ function flask(facts: SnippetFacts): string {
     '    name="mlpipes",',
     `    server_metadata_url=${quote(`${issuer}/.well-known/openid-configuration`)},`,
     `    client_id=${quote(clientId)},`,
-    usesSecret(facts) && '    client_secret=os.environ["CLIENT_SECRET"],',
+    '    client_secret=os.environ["CLIENT_SECRET"],',
     '    client_kwargs={',
     `        "scope": ${quote(scope)},`,
     '        "code_challenge_method": "S256",',
@@ -225,7 +317,8 @@ function flask(facts: SnippetFacts): string {
     '',
     '@app.get("/sign-in")',
     'def sign_in():',
-    `    return oauth.mlpipes.authorize_redirect(${quote(redirectUri)})`,
+    isOffline(facts) && `    # ${whyPrompt}`,
+    `    return oauth.mlpipes.authorize_redirect(${quote(redirectUri)}${isOffline(facts) ? ', prompt="consent"' : ''})`,
     '',
     `@app.get(${quote(new URL(redirectUri).pathname)})`,
     'def callback():',
@@ -277,10 +370,11 @@ function aspNet(facts: SnippetFacts): string {
     `        options.Authority = ${quote(issuer)};`,
     isPlainHttp(facts) && '        options.RequireHttpsMetadata = false; // On this very machine only.',
     `        options.ClientId = ${quote(clientId)};`,
-    usesSecret(facts) && '        options.ClientSecret = builder.Configuration["CLIENT_SECRET"];',
+    '        options.ClientSecret = builder.Configuration["CLIENT_SECRET"];',
     '        options.ResponseType = "code";',
     '        options.ResponseMode = "query";',
     '        options.UsePkce = true;',
+    isOffline(facts) && `        options.Prompt = "consent"; // ${whyPrompt}`,
     `        // The app is reached at ${new URL(redirectUri).origin}.`,
     `        options.CallbackPath = ${quote(new URL(redirectUri).pathname)};`,
     '        options.Scope.Clear();',

@@ -58,7 +58,7 @@ export const protocolErrors = {
     },
     invalid_request: {
       status: 303,
-      otherStatuses: [400, 413, 414],
+      otherStatuses: [400, 405, 413, 414],
       title: 'A parameter is missing, twice there, or cannot be',
       detail: mendRequest,
       when: 'More than 16,384 bytes by POST are 413, an address of more than 8,192 characters is 414.',

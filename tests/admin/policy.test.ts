@@ -108,7 +108,97 @@ describe.each(mainDatabase)('the policy on %s', (kind) => {
     expect(await call('PUT', whole, '"1"')).toMatchObject({ status: 200, body: { written: whole, version: 2 } })
     expect(await call('PUT', whole, '"2"')).toMatchObject({ status: 200, body: { version: 2 } })
     const events = (await server.audit('policy.updated')).filter((event) => event.organizationId === id)
-    expect(events.map(({ details }) => details)).toEqual([{ stricter: ['mfa'], looser: ['signup'] }])
+    expect(events.map(({ details }) => details)).toMatchObject([{ stricter: ['mfa'], looser: ['signup'] }])
+  })
+
+  // The log named the fields that got stricter or looser, so nobody could tell from it what the idle limit was in May.
+  describe('is recorded with what was written before and after', () => {
+    const recorded = async (id: string) =>
+      (await server.audit('policy.updated')).filter((one) => one.organizationId === id).map(({ details }) => details)
+
+    it('for each field that changed, null where nothing was written', async () => {
+      const { id, patch, call } = await corner()
+      const networks = { allowedCidrs: ['192.0.2.0/24', '2001:db8::/32'] }
+      await patch({ session: { idleTimeout: 600, maxConcurrent: 3 }, network: networks })
+      await call('PUT', { session: { idleTimeout: 900, maxConcurrent: null }, loginMethods: ['password'] }, '"2"')
+      expect((await recorded(id)).reverse()).toMatchObject([
+        {
+          stricter: ['session.idleTimeout', 'session.maxConcurrent', 'network.allowedCidrs'],
+          looser: [],
+          before: { 'session.idleTimeout': null, 'session.maxConcurrent': null, 'network.allowedCidrs': null },
+          after: {
+            'session.idleTimeout': 600,
+            'session.maxConcurrent': 3,
+            'network.allowedCidrs': networks.allowedCidrs,
+          },
+        },
+        {
+          stricter: ['loginMethods'],
+          before: {
+            'session.idleTimeout': 600,
+            'session.maxConcurrent': 3,
+            loginMethods: null,
+            'network.allowedCidrs': networks.allowedCidrs,
+          },
+          after: {
+            'session.idleTimeout': 900,
+            'session.maxConcurrent': 'none',
+            loginMethods: ['password'],
+            'network.allowedCidrs': null,
+          },
+        },
+      ])
+    })
+
+    it('also where the same is in effect, and never a field that stayed', async () => {
+      const { id, patch } = await corner()
+      await patch({ session: { idleTimeout: 1_800 } })
+      await patch({ session: { updateAge: 60 } })
+      await patch({ session: { idleTimeout: null } })
+      const details = (await recorded(id)).reverse()
+      expect(details[0]).toEqual({
+        stricter: [],
+        looser: [],
+        before: { 'session.idleTimeout': null },
+        after: { 'session.idleTimeout': 1_800 },
+      })
+      expect(Object.keys(Object(Object(details[1])['after']))).toEqual(['session.updateAge'])
+      expect(details[2]).toMatchObject({
+        before: { 'session.idleTimeout': 1_800 },
+        after: { 'session.idleTimeout': null },
+      })
+    })
+
+    it('for the largest policy that there may be, in the log and in the export', async () => {
+      const { id, patch } = await corner()
+      const network = (from: number) => ({
+        allowedCidrs: Array.from({ length: 200 }, (_, n) => `2001:db80:1111:2222:3333:4444:${from}:${1_000 + n}/128`),
+      })
+      for (const from of [1_111, 2_222]) expect((await patch({ network: network(from) })).status).toBe(200)
+      const root = await server.tokenOf('root@platform.example')
+      const listed = await server.call(root, `/api/audit/logs?name=policy.updated&organization=${id}`)
+      expect(listed.body['items']).toMatchObject([
+        {
+          details: {
+            before: { 'network.allowedCidrs': network(1_111).allowedCidrs },
+            after: { 'network.allowedCidrs': network(2_222).allowedCidrs },
+          },
+        },
+        {},
+      ])
+      const file = await server.call(root, `/api/audit/export?format=csv&name=policy.updated&organization=${id}`)
+      expect(file.text).toContain(network(1_111).allowedCidrs[199])
+      expect((await patch({ network: { allowedCidrs: [...network(1_111).allowedCidrs, '10.0.0.0/8'] } })).status).toBe(
+        400,
+      )
+    })
+  })
+
+  it.each(['10.0.0.0/33', '::1', '10.0.0.7', '', 7, null])('says of %j what a network must be', async (range) => {
+    const { patch } = await corner()
+    expect((await patch({ network: { allowedCidrs: [range] } })).body['errors']).toEqual([
+      { path: 'network.allowedCidrs.0', message: expect.stringContaining('such as 10.0.0.0/8') },
+    ])
   })
 
   it.each([
@@ -215,11 +305,12 @@ describe.each(mainDatabase)('the policy on %s', (kind) => {
       await finishTightenings(server.database)
       for (const uid of outside) expect(await session(uid)).toMatchObject({ ended: true, end_reason: 'network' })
     })
-    const told = await run(
-      "select body ->> 'cause' as cause from mlpipes_auth.deliveries where kind = 'backchannel_logout' and session_uid = any($1)",
-      [[...inside, ...outside]],
-    )
-    expect(told).toEqual(outside.map(() => ({ cause: 'network' })))
+    const told = () =>
+      run(
+        "select body ->> 'cause' as cause from mlpipes_auth.deliveries where kind = 'backchannel_logout' and session_uid = any($1)",
+        [[...inside, ...outside]],
+      )
+    await expect.poll(told, { timeout: 10_000 }).toEqual(outside.map(() => ({ cause: 'network' })))
     const ended = (await server.audit('session.ended')).filter((event) => outside.includes(event.sessionUid ?? ''))
     const by = server.ids.get('root@platform.example')
     expect(ended.map(({ details, actorId }) => ({ ...Object(details), actorId }))).toEqual(

@@ -79,7 +79,8 @@ describe('who comes in', () => {
     const found = await browser.request(`${manage}?q=nosy`)
     expect(found.text).toContain('Nosy')
     expect(found.text).not.toContain('Test EHR')
-    expect((await browser.request(`${manage}?cursor=made.up`)).status).toBe(303)
+    expect((await browser.request(`${manage}?page=1000`)).status).toBe(303)
+    expect((await browser.request(`${manage}?page=nothing`)).status).toBe(200)
     expect((await browser.request(`${manage}?q=${'x'.repeat(200)}`)).status).toBe(200)
   })
 })
@@ -145,10 +146,10 @@ describe('registering', () => {
     const answer = await send(browser, page, register, bad)
     expect(answer.status).toBe(400)
     expect(wrongsOf(answer)).toMatchObject({
-      name: expect.stringContaining('must not contain control or bidirectional characters'),
+      name: 'You sent “Ward‹U+202E›Round”. What is shown as ‹U+…› cannot be seen, or turns the text around. Type the name anew, without it.',
       redirectUris: expect.stringMatching(/You sent “http:\/\/ward\.example\/<b>”\. It must be an https URI/),
       scope: expect.stringMatching(/You sent “openid everything”\. It must be .*: openid offline_access/),
-      profile: expect.stringContaining('standard'),
+      profile: 'You sent “own”. Choose one of: Standard, FAPI 2.0.',
     })
     expect(tidy(answer.text)).toContain('http://ward.example/<b>')
     expect(answer.text).not.toContain('/<b>')
@@ -159,21 +160,6 @@ describe('registering', () => {
     expect(answer.text).toMatch(/<div class="alert" role="alert"[\s\S]*href="#redirectUris"/)
     expect(answer.text.match(/ autofocus/g)).toHaveLength(1)
 
-    const wrongs = async (form: object) => wrongsOf(await send(browser, page, register, { ...webApp, ...form }))
-    expect(await wrongs({ kind: '', redirectUris: 'x' })).toMatchObject({
-      kind: expect.stringContaining('Nothing was sent. Choose one of'),
-      redirectUris: expect.stringContaining('You sent “x”'),
-    })
-    expect(await wrongs({ kind: 'spa' })).toMatchObject({ authentication: expect.stringContaining('“secret”') })
-    expect(await wrongs({ redirectUris: '' })).toEqual({
-      redirectUris: 'Nothing was sent. It needs at least one URI for the authorization_code grant.',
-    })
-    expect(await wrongs({ authentication: 'private_key_jwt' })).toMatchObject({
-      jwksUri: expect.stringContaining('required'),
-    })
-    expect(await wrongs({ profile: 'fapi2' })).toMatchObject({
-      authentication: expect.stringContaining('private_key_jwt'),
-    })
     expect((await send(browser, page, register, { ...webApp, more: 'x' })).status).toBe(400)
     expect((await server.audit('client.created')).length).toBe(before)
   })
@@ -217,8 +203,7 @@ describe('one app', () => {
     expect(changed.headers.get('location')).toBe(`${manage}/${clientId}?done=app_changed`)
     expect(await stored(clientId)).toMatchObject({ name: 'Night Round', introspection: 'own' })
     const stale = await send(browser, page, path, { ...editing, name: 'Third', version })
-    expect(stale.status).toBe(400)
-    expect(stale.text).toContain('changed')
+    expect(stale.status).toBe(409)
     expect(await stored(clientId)).toMatchObject({ name: 'Night Round' })
     const now = await browser.request(path)
     const bad = await send(browser, now, path, { ...editing, redirectUris: '*', version: String(Number(version) + 1) })
@@ -229,7 +214,7 @@ describe('one app', () => {
     const page = await browser.request(`${manage}/first/edit`)
     const version = /name="version" value="(\d+)"/.exec(page.text)?.[1] ?? ''
     const answer = await send(browser, page, `${manage}/first/edit`, { ...editing, version })
-    expect(wrongsOf(answer)['redirectUris']).toContain('only somebody of the platform may set this')
+    expect(wrongsOf(answer)['redirectUris']).toContain('Only somebody of the platform may set this.')
   })
 
   it('replaces the secret with both good for a while, or the old one dead at once', async () => {
@@ -263,6 +248,7 @@ describe('one app', () => {
     expect(without.page.text).toContain('Set one up')
     const refused = await send(without.browser, await without.browser.request('/account/profile'), path, {
       overlap: 'now',
+      version: '1',
     })
     expect(refused.status).toBe(409)
     expect((await server.audit('client.secret_replaced')).filter((event) => event.clientId === clientId)).toEqual([])

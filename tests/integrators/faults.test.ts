@@ -1,10 +1,10 @@
 // What apps were refused for lately, as the people who connect them read it: from real errors at real endpoints, bounded
 // however often an app errs, without a code, a secret or a person in it, and in nobody's way.
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
-import { plainScope, plainUri, reasonOf } from '../../src/clients/fault-reasons.ts'
+import { plainScope, plainUri, reasonOf, wordsOf } from '../../src/clients/fault-reasons.ts'
 import { createFaults, maxFaults, maxFaultsOfReason, maxWaiting } from '../../src/clients/faults.ts'
 import { visit } from '../self-service/support.ts'
-import { authorizationUrl, Browser, basic, obtainCode, post, redeem } from '../support/client.ts'
+import { authorizationUrl, Browser, basic, obtainCode, obtainTokens, post, redeem } from '../support/client.ts'
 import { secretOf, type TestServer } from '../support/server.ts'
 import { manage, startIntegrators, tidy } from './support.ts'
 
@@ -74,6 +74,94 @@ describe('an error of an app', () => {
     const kept = JSON.stringify(await rows('ehr'))
     for (const secret of [code, verifier, secretOf('ehr'), 'wrong-secret', 'person@', 'v'.repeat(43)])
       expect(kept).not.toContain(secret)
+  })
+
+  // Four different faults were counted as one, "something else", and so was a wrong request_uri.
+  it('tells parameters that cannot be read from one another', async () => {
+    await authorize('ehr', { prompt: 'sometimes' })
+    await authorize('ehr', { prompt: 'none login' })
+    await authorize('ehr', { max_age: 'soon' })
+    await authorize('ehr', { claims: '{"s3cret' })
+    await authorize('ehr', { claims: '{"id_token":1}' })
+    await authorize('ehr', { id_token_hint: 's3cret' })
+    await authorize('ehr', { request_uri: 'https://s3cret.example/request' })
+    await authorize('ehr', { scope: 'openid "s3cret"' })
+    const page = await pageOf('ehr')
+    const kept = await rows('ehr')
+    expect(kept.map(({ reason, count }) => `${reason} ${count}`).sort()).toEqual([
+      'claims_unreadable 2',
+      'id_token_hint_refused 1',
+      'max_age_unreadable 1',
+      'prompt_unknown 2',
+      'request_uri_remote 1',
+      'scope_unreadable 1',
+    ])
+    expect(page).toContain('The app sent a max_age that is no number of seconds.')
+    expect(JSON.stringify(kept)).not.toContain('s3cret')
+  })
+
+  // An app that never heard of DPoP was told that it was refused "for something else".
+  it('says that a proof is missing, and that JWTs are not looked up', async () => {
+    await server.apply({
+      clients: [
+        {
+          client_id: 'bound',
+          client_name: 'Bound',
+          client_secret: secretOf('bound'),
+          organization: 'mercy',
+          grant_types: ['client_credentials'],
+          scope: 'openid',
+          introspection: 'own',
+          dpop_bound_access_tokens: true,
+        },
+      ],
+    })
+    await post(server, '/oauth/token', 'bound', { grant_type: 'client_credentials' })
+    const jwt = `${Buffer.from('{"alg":"RS256"}').toString('base64url')}.e30.c2ln`
+    await post(server, '/oauth/introspect', 'bound', { token: jwt })
+    await post(server, '/oauth/revoke', 'bound', { token: jwt })
+    const page = await pageOf('bound')
+    expect(page).toContain('The app sent no DPoP proof')
+    expect(page).toContain('The app sent a token that is a JWT.')
+    expect((await rows('bound')).map(({ reason }) => reason)).toEqual(['dpop_missing', 'token_is_jwt', 'token_is_jwt'])
+  })
+
+  // It read: asked for “email”, registered: “openid profile email”, register what it asks for.
+  it('says that a refresh asked for more than was granted, not that it is unregistered', async () => {
+    const { refresh_token: refreshToken = '' } = await obtainTokens(server, 'ehr', { scope: 'openid profile' })
+    const form = { grant_type: 'refresh_token', refresh_token: refreshToken, scope: 'openid email' }
+    expect((await post(server, '/oauth/token', 'ehr', form)).body['error']).toBe('invalid_scope')
+    const page = await pageOf('ehr')
+    expect(page).toContain('The app asked for scope “email” with a refresh token that does not have it.')
+    expect(page).not.toContain('Register what it asks for')
+  })
+
+  // It read "expired, revoked, or its session has ended", while the family lives on.
+  it('tells refreshes in parallel from a refresh token that is over', async () => {
+    const { refresh_token: first = '' } = await obtainTokens(server, 'ehr')
+    const refresh = (token: string) =>
+      post(server, '/oauth/token', 'ehr', { grant_type: 'refresh_token', refresh_token: token })
+    const { body } = await refresh(first)
+    const late = await refresh(first)
+    expect([late.status, late.body]).toEqual([
+      400,
+      expect.objectContaining({ error: 'invalid_grant', error_description: 'grant request is invalid' }),
+    ])
+    expect(await pageOf('ehr')).toContain('The app used a refresh token twice within ten seconds.')
+    expect((await rows('ehr')).map(({ reason }) => reason)).toEqual(['refresh_parallel'])
+    expect((await refresh(String(body['refresh_token']))).status, 'the family lives').toBe(200)
+  })
+
+  it('is told of an address after sign-out that is not registered', async () => {
+    const asked = { client_id: 'ehr', post_logout_redirect_uri: 'https://user:pw@bye.example/out?code=s3cret' }
+    const answer = await new Browser(server).request(`/oauth/logout?${new URLSearchParams(asked)}`)
+    expect(answer.status).toBe(400)
+    expect(await pageOf('ehr')).toContain(
+      'The app sent post_logout_redirect_uri “https://bye.example/out”. Registered: “http://localhost:9/”.',
+    )
+    const kept = await rows('ehr')
+    expect(kept).toMatchObject([{ endpoint: 'logout', reason: 'sign_out_uri_unknown', error: 'invalid_request' }])
+    expect(JSON.stringify(kept)).not.toMatch(/s3cret|user|pw@/)
   })
 
   it('is told of an app that is switched off, and of none that is not there', async () => {
@@ -191,6 +279,20 @@ describe('reasons', () => {
       expect(reasonOf(error, '')).toBeUndefined()
     expect(reasonOf('invalid_request', 'something new')).toBe('other')
     expect(reasonOf('constructor', 'x')).toBe('other')
+  })
+  it('are told by what the provider says, and not by what its detail repeats of a request', () => {
+    const echo = {
+      error_description: 'could not parse the claims parameter JSON',
+      error_detail: 'code_challenge_method',
+    }
+    expect(wordsOf({ error: 'invalid_request', ...echo })).toBe(echo.error_description)
+    const grant = { error_description: 'grant request is invalid', error_detail: 'refresh token not found' }
+    expect(wordsOf({ error: 'invalid_grant', ...grant })).toBe(grant.error_detail)
+    expect(wordsOf({ error: 'invalid_target', error_description: 'unknown' })).toBe('unknown')
+  })
+  it('have one of their own for refreshes in parallel, which end nothing', () => {
+    expect(reasonOf('invalid_grant', 'refresh token used in parallel')).toBe('refresh_parallel')
+    expect(reasonOf('invalid_grant', 'refresh token already used')).toBe('refresh_used')
   })
   it('keep nothing of a URI but where it leads, and nothing of scopes but names', () => {
     expect(plainUri('com.app:/cb?x=1')).toBe('com.app:/cb')

@@ -146,6 +146,16 @@ createServer(async (request, response) => {
     expect((await ask(port, '/patients', bearer(token))).status).toBe(401)
   })
 
+  // `process.env.API_SECRET` may be undefined, which `clientSecret: string` does not take.
+  it('says ten lines that compile', async () => {
+    const rest = 'declare function patientsFor(...asked: unknown[]): unknown\n'
+    workshop.write('ten-lines.ts', blockOf(text, 'patientsFor(') + rest)
+    const options =
+      '--ignoreConfig --noEmit --strict --exactOptionalPropertyTypes --skipLibCheck --target es2024 --module nodenext'
+    const run = workshop.run(`${root}/node_modules/.bin/tsc ${options} --types node ten-lines.ts`)
+    expect(await run.ended, run.output()).toBe(0)
+  })
+
   it('asks with a token instead of a secret', async () => {
     const port = await freePort()
     const ownToken = `

@@ -6,6 +6,8 @@ import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createVerifier } from '../../packages/resource-server/src/index.ts'
+import { deviceGrant } from '../../src/clients/clients.ts'
+import { type SnippetFacts, snippetsFor, tryCommand } from '../../src/integrators/snippets.ts'
 import { visit } from '../self-service/support.ts'
 import { Browser, signIn } from '../support/client.ts'
 import type { TestServer } from '../support/server.ts'
@@ -61,6 +63,22 @@ async function verified(accessToken: string): Promise<unknown> {
   return verifier.verify({ method: 'GET', url: 'http://localhost/', headers })
 }
 
+/** An app with a server, but for what is said otherwise. */
+const facts = (other: Partial<SnippetFacts> = {}): SnippetFacts => ({
+  issuer: 'https://auth.example',
+  clientId: 'client_1',
+  grantTypes: ['authorization_code', 'refresh_token'],
+  method: 'client_secret_basic',
+  redirectUris: ['https://ward.example/callback'],
+  scope: 'openid profile offline_access',
+  isFapi: false,
+  idTokenAlg: undefined,
+  ...other,
+})
+const textOf = (id: string, other?: Partial<SnippetFacts>) =>
+  snippetsFor(facts(other)).find((snippet) => snippet.id === id)?.text ?? ''
+const idsOf = (other: Partial<SnippetFacts>) => snippetsFor(facts(other)).map(({ id }) => id)
+
 const webApps = { ...webApp, redirectUris: redirectUri }
 const cases: readonly (readonly [string, () => Promise<{ clientId: string; secret: string }>])[] = [
   ['a web app', () => registered(browser, webApps)],
@@ -81,6 +99,17 @@ describe('the snippet for openid-client', () => {
     const result = await finish?.(landing.url, begun.kept)
     expect(result).toMatchObject({ claims: { org_slug: 'mercy', aud: clientId }, accessToken: expect.any(String) })
     if (clientId !== 'fapi') expect(await verified(String(Object(result)['accessToken']))).toMatchObject({ ok: true })
+  })
+
+  // It asked for offline_access and got none: OpenID Connect Core §11 has a server leave it out without prompt=consent.
+  it('gets the offline_access that it asks for', async () => {
+    const { clientId, secret } = await registered(browser, webApps)
+    const { begin, finish } = await run(clientId, secret)
+    const begun = (await begin?.()) as { url: string; kept: unknown }
+    const landing = await signIn(new Browser(server), { url: begun.url, verifier: '' })
+    const result = await finish?.(landing.url, begun.kept)
+    const verdict = await verified(String(Object(result)['accessToken']))
+    expect(verdict).toMatchObject({ ok: true, token: { scope: 'openid profile offline_access' } })
   })
 
   it('gets a service a token, and a device its code', async () => {
@@ -122,11 +151,66 @@ describe('the other snippets', () => {
     expect(page).toContain(`try --issuer ${discovery.issuer} --client-id ${clientId}`)
   })
 
+  it('ask for consent where the app may act while its person is away, and nowhere else', () => {
+    const asking = { node: "prompt: 'consent'", authlib: 'prompt="consent"', aspnet: 'Prompt = "consent"' }
+    for (const [id, words] of Object.entries({ ...asking, 'spring-security': 'put("prompt", "consent")' })) {
+      expect(textOf(id), id).toContain(words)
+      expect(textOf(id, { scope: 'openid profile' }), id).not.toContain('consent')
+      expect(textOf(id, { grantTypes: ['authorization_code'] }), id).not.toContain('consent')
+    }
+  })
+
+  // Spring listened at /login/oauth2/code/* alone, whatever was registered.
+  it('listen where the browser comes back', () => {
+    expect(textOf('spring-security')).toContain('.redirectionEndpoint(back -> back.baseUri("/callback"))')
+    expect(textOf('spring')).toContain('SecurityConfig.java')
+    expect(textOf('authlib')).toContain('@app.get("/callback")')
+    expect(textOf('aspnet')).toContain('CallbackPath = "/callback"')
+  })
+
+  it('name every secret that the environment has to hold', () => {
+    const flask = textOf('authlib')
+    const said = flask.split('\n').find((line) => line.startsWith('# From the environment'))
+    const names = [...flask.matchAll(/os\.environ\["(\w+)"\]/g)].map(([, name = '']) => name)
+    expect(names.sort()).toEqual(['CLIENT_SECRET', 'SESSION_SECRET'])
+    for (const name of names) expect(said).toContain(name)
+  })
+
+  it.each<readonly [string, Partial<SnippetFacts>, readonly string[]]>([
+    ['a web app with a server', {}, ['node', 'spring', 'spring-security', 'authlib', 'aspnet']],
+    ['a service', { grantTypes: ['client_credentials'], redirectUris: [] }, ['node', 'spring', 'authlib']],
+    ['a single-page or phone app', { method: 'none' }, ['node']],
+    ['a device', { method: 'none', grantTypes: [deviceGrant], redirectUris: [] }, ['node']],
+    ['an app with a key', { method: 'private_key_jwt' }, ['node']],
+    ['an app of profile fapi2', { method: 'private_key_jwt', isFapi: true }, ['node']],
+  ])('are there for %s where they fit', (_, other, ids) => {
+    expect(idsOf(other)).toEqual(ids)
+    if (other.method === 'none') expect(textOf('node', other)).not.toContain('on your server')
+  })
+
   it('are there only where the library can do what the app is registered for', async () => {
     expect(await snippetOf('fapi', 'spring')).toBeUndefined()
     expect(await snippetOf('api', 'aspnet')).toBeUndefined()
     expect(await snippetOf('api', 'authlib')).toContain('grant_type="client_credentials"')
     expect(await snippetOf('api', 'spring')).toContain('authorization-grant-type: client_credentials')
-    expect(await snippetOf('spa', 'spring')).not.toContain('CLIENT_SECRET')
+    // A single-page app runs no Spring, and has no server to keep anything on.
+    for (const id of ['spring', 'spring-security', 'authlib', 'aspnet'])
+      expect(await snippetOf('spa', id)).toBeUndefined()
+    expect(await snippetOf('spa')).toContain('sessionStorage')
+  })
+})
+
+describe('the command that tries a sign-in', () => {
+  // It listened at port 80 for a phone app, which only root may.
+  it.each<readonly [string, Partial<SnippetFacts>, string | undefined]>([
+    ['any free port', { method: 'none', redirectUris: ['http://127.0.0.1/callback'] }, 'http://127.0.0.1:0/callback'],
+    ['any free port, of IPv6', { method: 'none', redirectUris: ['http://[::1]/back'] }, 'http://[::1]:0/back'],
+    ['the port that is registered', { method: 'none', redirectUris: [redirectUri] }, redirectUri],
+    ['the port that is registered with a secret', { redirectUris: [redirectUri] }, redirectUri],
+    // A web app is compared to the letter.
+    ['port 80 of a web app', { redirectUris: ['http://localhost/callback'] }, 'http://localhost/callback'],
+    ['nothing elsewhere', {}, undefined],
+  ])('listens at %s', (_, other, uri) => {
+    expect(/--redirect-uri (\S+)/.exec(tryCommand(facts(other)) ?? '')?.[1]).toBe(uri)
   })
 })

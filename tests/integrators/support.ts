@@ -29,7 +29,7 @@ export const webApp = {
   name: 'Ward Round',
   kind: 'web',
   redirectUris: 'https://ward.example/callback\nhttp://localhost:9/callback',
-  signOutUris: 'https://ward.example/',
+  signOutUris: '',
   scope: ['openid', 'profile', 'offline_access'],
   authentication: 'secret',
   jwksUri: '',
@@ -39,9 +39,17 @@ export const webApp = {
 
 type Form = Readonly<Record<string, string | readonly string[]>>
 
+/** What the form of a page for `action` sends besides what is typed. */
+function hiddenOf(page: Answer, action: string): [string, string][] {
+  const form = page.text.split('<form ').find((text) => text.includes(` action="${action}"`)) ?? ''
+  const hidden = form.split('</form>')[0]?.matchAll(/<input type="hidden" name="(\w+)" value="([^"]*)">/g) ?? []
+  return [...hidden].map(([, name = '', value = '']) => [name, tidy(value)])
+}
+
 /** Sends a form of a page as a browser would, boxes that are ticked among it. */
 export async function send(browser: Browser, page: Answer, action: string, form: Form): Promise<Answer> {
-  const body = new URLSearchParams({ csrf: csrfOf(page) })
+  const body = new URLSearchParams({ ...Object.fromEntries(hiddenOf(page, action)), csrf: csrfOf(page) })
+  for (const name of Object.keys(form)) body.delete(name)
   for (const [name, value] of Object.entries(form)) for (const each of [value].flat()) body.append(name, each)
   return browser.request(action, {
     method: 'POST',
@@ -65,6 +73,12 @@ export const wrongsOf = (page: Answer) =>
       tidy(text.replace(/<[^>]+>/g, '').trim()),
     ]),
   )
+
+/** What stands in the alert above a form. */
+export const alertOf = (page: Answer) =>
+  tidy(/<div class="alert"[^>]*>([\s\S]*?)<\/div>/.exec(page.text)?.[1]?.replace(/<[^>]+>/g, ' ') ?? '')
+    .replace(/\s+/g, ' ')
+    .trim()
 
 export const clientIdOf = (page: Answer) => /client_[\w-]{22}/.exec(page.text)?.[0] ?? ''
 export const secretOn = (page: Answer) => /aria-label="Client secret">([^<]+)</.exec(page.text)?.[1]

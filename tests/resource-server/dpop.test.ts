@@ -38,7 +38,7 @@ beforeAll(async () => {
     issuer: server.issuer,
     clientId: 'api',
     clientSecret: secretOf('api'),
-    dpop: { origin, algorithms: ['ES256', 'PS256'] },
+    dpop: { origin, algorithms: ['ES256', 'Ed25519'] },
   })
   // A service's token, bound by the proof that came with the request for it.
   const claims = { htm: 'POST', htu: `${server.issuer}/oauth/token`, jti: randomUUID(), iat: now() }
@@ -75,7 +75,7 @@ describe('a bound token', () => {
     expect(refused).toMatchObject({
       status: 401,
       reason: 'proof_required',
-      wwwAuthenticate: 'DPoP error="invalid_token", algs="ES256 PS256"',
+      wwwAuthenticate: 'DPoP error="invalid_token", algs="ES256 Ed25519"',
     })
     expect(await show({ authorization: `DPoP ${token}` })).toBe('proof_required')
     // With a good proof beside it, the scheme still says bearer.
@@ -103,7 +103,7 @@ describe('a bound token', () => {
 
   it('tells who shows nothing that proofs are taken', async () => {
     const refused = await verifier.verify({ method: 'GET', url: '/', headers: {} })
-    expect(refused).toMatchObject({ wwwAuthenticate: 'Bearer realm="api", DPoP algs="ES256 PS256"' })
+    expect(refused).toMatchObject({ wwwAuthenticate: 'Bearer realm="api", DPoP algs="ES256 Ed25519"' })
   })
 })
 
@@ -163,6 +163,25 @@ describe('a proof', () => {
     const [head, body, signature = ''] = proof.split('.')
     const flipped = `${head}.${body}.${signature.startsWith('A') ? 'B' : 'A'}${signature.slice(1)}`
     expect(checkProof(flipped, subject, { algorithms: [alg], windowSeconds: 60 })).toBeUndefined()
+  })
+})
+
+describe('the algorithms of proofs', () => {
+  // The package offered ES384, PS256 and RS256, by which the issuer binds no token: who chose one of them got none.
+  it('are those by which the issuer binds tokens, and the challenge says no others', async () => {
+    const discovery = await (await fetch(`${server.issuer}/.well-known/openid-configuration`)).json()
+    const algs = (discovery as Record<string, unknown>)['dpop_signing_alg_values_supported']
+    expect(proofAlgorithms).toEqual(algs)
+    const usual = createVerifier({
+      issuer: server.issuer,
+      clientId: 'api',
+      clientSecret: secretOf('api'),
+      dpop: { origin },
+    })
+    const refused = await usual.verify({ method: 'GET', url: '/', headers: {} })
+    usual.close()
+    const offered = `Bearer realm="api", DPoP algs="${proofAlgorithms.join(' ')}"`
+    expect(refused).toMatchObject({ wwwAuthenticate: offered })
   })
 })
 

@@ -36,6 +36,7 @@ function verifierOf(options: Partial<VerifierOptions> = {}): Verifier {
   return verifier
 }
 
+const origin = 'https://api.example'
 const shown = (token: string, scheme = 'Bearer') => ({
   method: 'GET',
   url: '/patients',
@@ -281,8 +282,41 @@ describe('settings', () => {
     ['an issuer without TLS', { issuer: 'http://auth.example' }],
     ['an issuer that is no address', { issuer: 'auth' }],
     ['an origin that is no address', { dpop: { origin: 'api' } }],
+    ['proofs by an algorithm that the issuer binds no token by', { dpop: { origin, algorithms: ['PS256'] } }],
+    ['proofs by none', { dpop: { origin, algorithms: [] } }],
   ])('stop the start: %s', (_name, options) => {
     expect(() => createVerifier({ ...asApi(), ...options })).toThrow(TypeError)
+  })
+
+  // An environment variable that was not set made every caller a 503, and the issuer count a wrong secret for each.
+  it.each<[string, Record<string, unknown>, RegExp]>([
+    ['no credentials', {}, /^clientId is missing: .*clientSecret.*bearerToken/],
+    ['no secret', { clientId: 'api' }, /^clientSecret is missing/],
+    ['a secret out of nothing', { clientId: 'api', clientSecret: undefined }, /^clientSecret is missing.*environment/],
+    ['an empty secret', { clientId: 'api', clientSecret: '' }, /^clientSecret is missing/],
+    ['a secret that is no text', { clientId: 'api', clientSecret: 7 }, /^clientSecret must be text/],
+    ['a secret of nobody', { clientId: undefined, clientSecret: 'x' }, /^clientId is missing/],
+    ['a token out of nothing', { bearerToken: undefined }, /^clientId is missing/],
+    ['a token instead of a way to one', { bearerToken: 'a-token' }, /^bearerToken must be a function/],
+    ['a token that is null', { bearerToken: null, clientId: 'api', clientSecret: 'x' }, /^bearerToken must be/],
+  ])('stop the start, and say what is missing: %s', (_name, credentials, message) => {
+    const start = () => createVerifier({ issuer: server.issuer, ...credentials } as VerifierOptions)
+    expect(start).toThrow(TypeError)
+    expect(start).toThrow(message)
+  })
+
+  it('are one whole way to authenticate, whatever else is left out', async () => {
+    const { access_token: token } = await personTokens(server)
+    expect(await reasonOf(verifierOf({ bearerToken: undefined } as never), token)).toBe('ok')
+    class Holder {
+      readonly issuer = server.issuer
+      readonly clientSecret = undefined
+      readonly #scope = 'introspect'
+      bearerToken = () => serviceToken(server, 'reader', { scope: this.#scope })
+    }
+    const verifier = createVerifier(new Holder())
+    closing.push(verifier.close)
+    expect(await reasonOf(verifier, token)).toBe('ok')
   })
 
   it('are taken at their limits', () => {

@@ -38,6 +38,22 @@ describe('F13: logout', () => {
     expect(await isSignedIn(browser)).toBe(true)
   })
 
+  it('by POST from the app (RP-Initiated Logout 1.0 §2) asks as a link does, and leads back to the app', async () => {
+    const { browser, access_token, id_token } = await obtainTokens(server, 'first')
+    const form = { id_token_hint: id_token, post_logout_redirect_uri: 'http://localhost:9/', state: 'of the app' }
+    const headers = { origin: 'http://localhost:9', 'sec-fetch-site': 'cross-site' }
+    const sent = await browser.request('/oauth/logout', { form, headers })
+    expect(sent.status).toBe(303)
+    expect(sent.headers.get('location')).not.toContain(id_token)
+    const page = await browser.follow(sent)
+    expect(page.text).toContain('Sign out')
+    const landing = await browser.submit(page, '/confirm', { logout: 'yes' })
+    expect(landing.url).toBe('http://localhost:9/?state=of+the+app')
+    expect((await introspect(server, access_token))['active']).toBe(false)
+    const tooLong = await browser.request('/oauth/logout', { form: { state: 'x'.repeat(16_384) }, headers })
+    expect(tooLong.status).toBe(413)
+  })
+
   it('with what belongs to another session, client or person ends nothing and redirects nowhere', async () => {
     const mine = await obtainTokens(server, 'first')
     const other = await obtainTokens(server, 'ehr', {}, new Browser(server))

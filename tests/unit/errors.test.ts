@@ -138,6 +138,7 @@ function tableOf(list: List, head = 'code'): string {
 /** An app to say the words of recent errors about. */
 const registered = {
   redirect_uris: ['https://ehr.example/callback'],
+  post_logout_redirect_uris: ['https://ehr.example/'],
   scope: 'openid profile',
   grant_types: ['authorization_code', 'refresh_token'],
   token_endpoint_auth_method: 'client_secret_basic',
@@ -219,7 +220,7 @@ ${tableOf(registrationErrors, 'error')}
 
 ## Recent errors of an app
 
-What the page of an app ([guide](guides/integrators.md#recent-errors)) and \`GET /api/admin/clients/:id/faults\` say about its last refusals. Here the app is registered with redirect URI \`${registered.redirect_uris}\`, scope \`${registered.scope}\`, grants \`${registered.grant_types.join(' ')}\` and \`${registered.token_endpoint_auth_method}\`.
+What the page of an app ([guide](guides/integrators.md#recent-errors)) and \`GET /api/admin/clients/:id/faults\` say about its last refusals. Here the app is registered with redirect URI \`${registered.redirect_uris}\`, address after sign-out \`${registered.post_logout_redirect_uris}\`, scope \`${registered.scope}\`, grants \`${registered.grant_types.join(' ')}\` and \`${registered.token_endpoint_auth_method}\`.
 
 ${table(['reason', 'error', 'what happened', 'what to do next'], faultReasons.map(faultRow))}
 `

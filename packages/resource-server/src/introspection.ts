@@ -8,6 +8,30 @@ export type Credentials =
       bearerToken(lastWasRefused: boolean): string | Promise<string>
     }
 
+/**
+ * One whole set of credentials out of the options. What comes from an environment may be missing at run time whatever its
+ * type says; every caller would then be answered 503, and the issuer would count a wrong secret for each.
+ * @throws TypeError that says what is missing
+ */
+export function credentialsOf(options: Credentials): Credentials {
+  const said = (name: string): unknown => Reflect.get(options, name)
+  if (said('bearerToken') === undefined)
+    return {
+      clientId: textOf('clientId', said('clientId')),
+      clientSecret: textOf('clientSecret', said('clientSecret')),
+    }
+  if (typeof said('bearerToken') !== 'function') throw new TypeError('bearerToken must be a function')
+  return options
+}
+
+function textOf(name: string, value: unknown): string {
+  if (typeof value === 'string' && value !== '') return value
+  const isSet = value === undefined || value === '' ? 'is missing' : 'must be text'
+  throw new TypeError(
+    `${name} ${isSet}: give clientId and clientSecret, or bearerToken; what comes from the environment may not be set there`,
+  )
+}
+
 /** What the issuer says of a token; undefined when it is not active. Rejects when it does not say. */
 export type Introspect = (token: string) => Promise<Readonly<Record<string, unknown>> | undefined>
 
@@ -16,7 +40,8 @@ export function createIntrospection(parts: {
   readonly credentials: Credentials
   readonly connection: Connection
 }): Introspect {
-  const { issuer, credentials, connection } = parts
+  const { issuer, connection } = parts
+  const credentials = credentialsOf(parts.credentials)
   let discovered: Promise<URL> | undefined
 
   /** Found at the first use and kept; one that failed is tried again by the next who asks. */

@@ -101,7 +101,8 @@ function tokenProblem(token: AccessToken, options: VerifierOptions): Reason | un
 function isForHere(audience: AccessToken['aud'], options: VerifierOptions): boolean {
   const named = audience === undefined ? [] : [audience].flat()
   if (options.audience !== undefined) return named.includes(options.audience)
-  const ours = 'clientId' in options ? [options.clientId, `${options.issuer}/apis/${options.clientId}`] : []
+  const clientId = 'clientId' in options ? options.clientId : undefined
+  const ours = clientId ? [clientId, `${options.issuer}/apis/${clientId}`] : []
   return (
     audience === undefined ||
     named.some((name) => name.startsWith(`${options.issuer}/organizations/`) || ours.includes(name))
@@ -185,4 +186,7 @@ function checkOptions(options: VerifierOptions): void {
       throw new TypeError(`${name} must be a number from ${least} to ${most}`)
   }
   if (options.dpop && !URL.canParse(options.dpop.origin)) throw new TypeError('dpop.origin must be an absolute URL')
+  const algorithms = options.dpop?.algorithms ?? proofAlgorithms
+  if (algorithms.length === 0 || !algorithms.every((name) => proofAlgorithms.includes(name)))
+    throw new TypeError(`dpop.algorithms must be some of: ${proofAlgorithms.join(' ')}`)
 }

@@ -12,7 +12,7 @@ import { requirePermission } from './access.ts'
 import type { Caller, OrganizationRef } from './caller.ts'
 import { type AdminOperation, idParam } from './operation.ts'
 import { openPage, type Page } from './pages.ts'
-import { readIfMatch } from './versions.ts'
+import { readIfMatch, type Version } from './versions.ts'
 
 const maxDepth = 16
 
@@ -35,7 +35,9 @@ export interface Call<
     readonly origin: Origin
   }
   /** The version that a change is meant for: as many numbers as the operation says. */
-  readonly expected: readonly number[]
+  readonly expected: Version
+  /** All that If-Match names; `expected` is the one that this try is for. */
+  readonly versions: readonly Version[]
   readonly page: Page
 }
 
@@ -63,8 +65,21 @@ export type ThingKind =
   | 'organization'
   | 'other'
 
-const findOpen = 'select id, slug, name from mlpipes_auth.organizations where id = $1 and closed_at is null'
+const findNamed = `select id, slug, name from mlpipes_auth.organizations
+    where id = $1 and (closed_at is null or $2::boolean)`
 const organizationParameter = 'organization'
+
+/** What is asked about an organisation after it was closed: who did what in it, and under which policy. Nothing changes it. */
+const readsOfClosed: ReadonlySet<string> = new Set([
+  'getOrganization',
+  'getPolicy',
+  'listAuditEvents',
+  'exportAuditEvents',
+])
+
+/** Where audit events without an organisation are read. No id of an organisation has an `@`, nor can one that is asked for. */
+export const noOrganization: OrganizationRef = { id: '@none', slug: 'without-organization', name: 'No organisation' }
+const readsOfNone: ReadonlySet<string> = new Set(['listAuditEvents', 'exportAuditEvents'])
 
 /**
  * The organisation to act in: that of the token, or the one that somebody of the platform names.
@@ -72,14 +87,16 @@ const organizationParameter = 'organization'
  */
 export async function chooseOrganization(
   database: Pick<Database, 'run'>,
+  { id: operationId }: Pick<AdminOperation, 'id'>,
   caller: Caller,
   query: unknown,
 ): Promise<OrganizationRef> {
   const named: unknown = Reflect.get(Object(query), organizationParameter)
   if (named === undefined || named === caller.organization.id) return caller.organization
   requirePermission(caller, 'platform:organizations')
+  if (named === noOrganization.id && readsOfNone.has(operationId)) return noOrganization
   const id = idParam.safeParse(named)
-  const [row] = id.success ? await database.run(findOpen, [id.data]) : []
+  const [row] = id.success ? await database.run(findNamed, [id.data, readsOfClosed.has(operationId)]) : []
   if (!row) throw new Refusal('not_found')
   return { id: String(row['id']), slug: String(row['slug']), name: String(row['name']) }
 }
@@ -99,19 +116,23 @@ export function toCall<P extends z.ZodType, Q extends z.ZodType, B extends z.Zod
   const page = pageRequest.safeParse(query)
   const { versioned = 1, method } = operation
   const isChange = operation.versioned !== undefined && method !== 'GET' && method !== 'POST'
+  const body = readBody(operation, request.body)
+  const versions = isChange ? readIfMatch(request.headers['if-match'], versioned) : []
   return {
     params: params.data,
     query,
-    body: readBody(operation, request.body),
+    body,
     caller,
     organization,
     about: {
       actor: caller.actor,
-      organizationId: organization.id,
+      // Who read what belongs to no organisation is in the log of theirs.
+      organizationId: organization === noOrganization ? caller.organization.id : organization.id,
       clientId: caller.clientId,
       origin: originOf(request.raw),
     },
-    expected: isChange ? readIfMatch(request.headers['if-match'], versioned) : [],
+    expected: versions[0] ?? [],
+    versions,
     page: openPage(
       secrets,
       page.data ?? {},

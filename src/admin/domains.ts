@@ -6,9 +6,9 @@ import { ApiProblem } from '../api/problems.ts'
 import { appendAudit } from '../audit/audit.ts'
 import { randomId } from '../crypto/secrets.ts'
 import { type Database, type Row, runIn, type Tx } from '../db/database.ts'
-import { transactFor } from '../db/organization-transaction.ts'
+import { beyond, transactFor } from '../db/organization-transaction.ts'
 import { isUniqueViolation } from '../db/pg-errors.ts'
-import { normalizeDomain } from '../organizations/domains.ts'
+import { isAddressElsewhere, normalizeDomain } from '../organizations/domains.ts'
 import { NotHere } from './call.ts'
 import { type DomainRecords, recordOf } from './domain-records.ts'
 import type { Kernel } from './kernel.ts'
@@ -65,7 +65,7 @@ export const operations = {
     permission: 'organization:update',
     summary: 'Verify a domain',
     description:
-      'Looks for the TXT record. From then on, open sign-up takes addresses of verified domains only, and no other organisation takes them. The domain stands for itself, not for those below it.',
+      'Looks for the TXT record. From then on, open sign-up takes addresses of verified domains only, and no other organisation makes an account with one, by sign-up, creation or invitation. The domain stands for itself, not for those below it.',
     params,
     answer: { status: 200, description: 'The domain, verified.', schema: domainSchema },
     problems: ['already_exists', 'not_possible'],
@@ -149,6 +149,19 @@ export function addDomains({ on, onPrepared }: Kernel, { database, domainRecords
     await appendAudit(tx, { ...about, name: 'domain.removed', outcome: 'success', details })
     return {}
   })
+}
+
+/** Whose the domain is, nobody elsewhere is told. */
+export const addressElsewhere = {
+  path: 'email',
+  message:
+    'is at a domain that another organisation has verified, which alone makes accounts for it; who has one there can be invited as a guest',
+}
+
+/** @throws ApiProblem for an address with which another organisation alone makes accounts */
+export async function assertNotElsewhere(tx: Tx, organizationId: string, email: string): Promise<void> {
+  if (await beyond(tx, organizationId, () => isAddressElsewhere(tx, organizationId, email)))
+    throw new ApiProblem('input_invalid', [addressElsewhere])
 }
 
 const taken = { path: '', message: 'another organisation has verified this domain' }

@@ -1,16 +1,21 @@
 // Invitations to a place here: for people who have no account yet, and for those of other organisations, who become guests.
-// Which of the two somebody is, nobody is told before they accept.
+// Which of the two somebody is, nobody is told before they accept; but for an address of a domain that another organisation
+// has verified, with which nobody makes an account here.
 import { z } from 'zod'
 import { isEmailShaped, normalizeEmail } from '../accounts/accounts.ts'
 import { email } from '../api/contract.ts'
 import { ApiProblem } from '../api/problems.ts'
 import { appendAudit } from '../audit/audit.ts'
 import { type ListedLink, linkSeconds, type MailLinks } from '../credentials/mail-links.ts'
-import type { Invitations } from '../invitations/invitations.ts'
+import type { Throttle } from '../credentials/throttle.ts'
+import type { Invitations, InviteOutcome } from '../invitations/invitations.ts'
+import { maxOpenInvitations } from '../invitations/open.ts'
 import { NotHere } from './call.ts'
+import { addressElsewhere } from './domains.ts'
 import type { Kernel } from './kernel.ts'
 import { idParam, instant, listQuery, operation, pageOf } from './operation.ts'
 import { assertMayGive } from './rules.ts'
+import { countMail } from './user-mail.ts'
 import { roleList } from './users.ts'
 
 const group = 'Invitations'
@@ -47,10 +52,10 @@ export const operations = {
     group,
     permission: 'user:create',
     summary: 'Invite somebody',
-    description: `Mails a link that works for ${linkSeconds.invite / 3_600} hours. Who has an account in another organisation becomes a guest with it; anybody else makes one. Roles that permit something need membership:write, a step-up, and that the caller holds it too. It counts while the caller could still send it.`,
+    description: `Mails a link that works for ${linkSeconds.invite / 3_600} hours. Who has an account in another organisation becomes a guest with it; anybody else makes one. Roles that permit something need membership:write, a step-up, and that the caller holds it too. It counts while the caller could still send it, and ends an older one to the same address. An address gets three invitations in 15 minutes, an organisation has at most ${maxOpenInvitations} open ones.`,
     body: z.strictObject({ email, roles: roleList.default([]) }),
     answer: { status: 201, description: 'The invitation.', schema: invitationSchema },
-    problems: ['step_up_required', 'client_too_weak'],
+    problems: ['step_up_required', 'client_too_weak', 'not_possible', 'throttled'],
   }),
   withdraw: operation({
     id: 'withdrawInvitation',
@@ -67,28 +72,33 @@ export const operations = {
 
 export interface InvitationParts {
   readonly invitations: Pick<Invitations, 'invite'>
+  readonly throttle: Pick<Throttle, 'take'>
   readonly links: MailLinks
   now(): Date
 }
 
-export function addInvitations({ on }: Kernel, { invitations, links, now }: InvitationParts): void {
+export function addInvitations({ on, onPrepared }: Kernel, parts: InvitationParts): void {
+  const { invitations, throttle, links, now } = parts
   on(operations.list, async (tx, { organization, page }) => {
     const rows = await links.list(tx, kind, organization.id, page.after?.[0], page.limit + 1)
     return { body: page.answer(rows, toAnswer, ({ idHash }) => [idHash]) }
   })
 
-  on(operations.create, async (tx, { organization, body, caller, about }) => {
-    const { roles } = body
-    if (!isEmailShaped(normalizeEmail(body.email)))
+  onPrepared(operations.create, async ({ body: { email: address } }) => {
+    if (!isEmailShaped(normalizeEmail(address)))
       throw new ApiProblem('input_invalid', [{ path: 'email', message: 'must be a whole e-mail address' }])
-    await assertMayGive(tx, organization.id, caller, roles, now())
-    const by = { type: caller.kind, id: caller.id, organizationId: caller.organization.id }
-    const inviter = { by, name: caller.name, origin: about.origin }
-    const id = await invitations.invite(tx, { email: body.email, organization, roles }, inviter)
-    const createdAt = now()
-    const expiresAt = new Date(createdAt.getTime() + linkSeconds.invite * 1_000)
-    const payload = { email: body.email.trim(), roles }
-    return { body: toAnswer({ idHash: id, payload, createdAt, expiresAt }), location: `${root}/${id}` }
+    await countMail(throttle, 'invite', { email: address })
+    return async (tx, { organization, body, caller, about }) => {
+      const { roles } = body
+      await assertMayGive(tx, organization.id, caller, roles, now())
+      const by = { type: caller.kind, id: caller.id, organizationId: caller.organization.id }
+      const inviter = { by, name: caller.name, origin: about.origin }
+      const id = idOf(await invitations.invite(tx, { email: body.email, organization, roles }, inviter))
+      const createdAt = now()
+      const expiresAt = new Date(createdAt.getTime() + linkSeconds.invite * 1_000)
+      const payload = { email: body.email.trim(), roles }
+      return { body: toAnswer({ idHash: id, payload, createdAt, expiresAt }), location: `${root}/${id}` }
+    }
   })
 
   on(operations.withdraw, async (tx, { organization, params, about }) => {
@@ -97,6 +107,14 @@ export function addInvitations({ on }: Kernel, { invitations, links, now }: Invi
     await appendAudit(tx, { ...about, name: 'invitation.withdrawn', outcome: 'success', details: {} })
     return {}
   })
+}
+
+/** @throws ApiProblem that says why nobody was invited; what was ended for it is undone with the transaction */
+function idOf(outcome: InviteOutcome): string {
+  if (outcome.ok) return outcome.id
+  if (outcome.reason === 'address_elsewhere') throw new ApiProblem('input_invalid', [addressElsewhere])
+  const message = `an organisation has at most ${maxOpenInvitations} open invitations; withdraw some that nobody accepts`
+  throw new ApiProblem('not_possible', [{ path: '', message }])
 }
 
 const payloadSchema = z.object({ email: z.string(), roles: z.array(z.string()) })

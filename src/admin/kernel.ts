@@ -50,7 +50,7 @@ import { createDenials } from './denials.ts'
 import { once, readIdempotencyKey, type StoredAnswer } from './idempotency.ts'
 import type { AdminOperation } from './operation.ts'
 import { administrationKey } from './rules.ts'
-import { toEtag } from './versions.ts'
+import { forAnyOf, toEtag } from './versions.ts'
 
 export interface KernelParts {
   readonly database: Database
@@ -119,7 +119,10 @@ export function createKernel(scope: FastifyInstance, parts: KernelParts): Kernel
       assertScope(operation, caller)
       assertPermitted(operation, caller)
       assertSteppedUp(operation, caller, now())
-      letInAs.set(request, { caller, organization: await chooseOrganization(database, caller, request.query) })
+      letInAs.set(request, {
+        caller,
+        organization: await chooseOrganization(database, operation, caller, request.query),
+      })
     })
     if (operation.body) assertJson(request)
   }
@@ -146,14 +149,16 @@ export function createKernel(scope: FastifyInstance, parts: KernelParts): Kernel
       const before = toCall(secrets, operation, request, standingOf(request))
       const key = operation.answer.status === 201 ? readIdempotencyKey(request.headers['idempotency-key']) : undefined
       const run = await prepare(before)
-      const answer = await transact(database.kysely, async (tx) => {
-        const call = { ...before, caller: await settle(tx, callers, operation, before) }
-        const work = async () => toStored(operation, await run(tx, call))
-        if (key === undefined) return work()
-        const organizationId = operation.reach === 'platform' ? undefined : call.organization.id
-        const asked = [operation.id, request.url, request.body ?? null]
-        return once(tx, secrets, { callerId: call.caller.id, organizationId, key, request: asked }, work)
-      })
+      const answer = await forAnyOf(before.versions, (expected) =>
+        transact(database.kysely, async (tx) => {
+          const call = { ...before, expected, caller: await settle(tx, callers, operation, before) }
+          const work = async () => toStored(operation, await run(tx, call))
+          if (key === undefined) return work()
+          const organizationId = operation.reach === 'platform' ? undefined : call.organization.id
+          const asked = [operation.id, request.url, request.body ?? null]
+          return once(tx, secrets, { callerId: call.caller.id, organizationId, key, request: asked }, work)
+        }),
+      )
       return send(reply, answer)
     })
 

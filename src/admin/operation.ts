@@ -80,7 +80,9 @@ export function operation(
 }
 
 /** An id in a path. What cannot be one names nothing, and is answered like what is not there. */
-export const idParam = z.string().regex(/^[A-Za-z0-9._~-]{1,128}$/)
+export const idParam = z
+  .string()
+  .regex(/^[A-Za-z0-9._~-]{1,128}$/, 'must be an id: 1 to 128 of the characters a-z A-Z 0-9 . _ ~ -')
 
 /** What is searched for, letter by letter. */
 export const search = text(maxSearchLength)

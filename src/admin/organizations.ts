@@ -11,9 +11,11 @@ import { slugSchema } from '../organizations/organizations.ts'
 import { type Platform, policySchema } from '../organizations/policy.ts'
 import { endOrganizationAccess, finishWhileClosed } from '../sessions/closing.ts'
 import { NotHere } from './call.ts'
+import type { Caller } from './caller.ts'
 import type { Kernel } from './kernel.ts'
 import { idParam, instant, listQuery, operation, pageOf, search } from './operation.ts'
 import { refuseBreaches } from './policy-input.ts'
+import { assertOthersAdministered } from './rules.ts'
 
 const group = 'Organisations'
 
@@ -69,7 +71,7 @@ export const operations = {
     permission: 'organization:read',
     versioned: 1,
     summary: 'The organisation',
-    description: 'In which the request acts.',
+    description: 'In which the request acts. The platform reads closed ones too.',
     answer: one('The organisation.'),
   }),
   update: operation({
@@ -94,10 +96,10 @@ export const operations = {
     stepUp: true,
     summary: 'Close an organisation',
     description:
-      'From the next request on, its people, guests and apps do nothing in it. Sessions and tokens end and do not come back. Closing what is closed changes nothing.',
+      'From the next request on, its people, guests and apps do nothing in it. Sessions and tokens end and do not come back. Closing what is closed changes nothing. Refused for the organisation that the caller acts from or is at home in, and where the platform, or another organisation, would be left without an administrator: that one is named.',
     params,
     answer: one('The organisation, closed.'),
-    problems: ['not_possible'],
+    problems: ['not_possible', 'last_administrator'],
   }),
   reopen: operation({
     id: 'reopenOrganization',
@@ -122,6 +124,7 @@ const list = `select ${columns} from mlpipes_auth.organizations
 const insert = `insert into mlpipes_auth.organizations (id, slug, name, policy) values ($1, $2, $3, $4::jsonb)
     on conflict (slug) do nothing returning ${columns}`
 const find = `select ${columns} from mlpipes_auth.organizations where id = $1`
+const findHome = 'select organization_id from mlpipes_auth.accounts where id = $1'
 const rename = `update mlpipes_auth.organizations set name = $2, updated_at = now()
     where id = $1 and version = $3 returning ${columns}`
 const close = `update mlpipes_auth.organizations set closed_at = now(), updated_at = now()
@@ -162,7 +165,11 @@ export function addOrganizations(kernel: Kernel, { database, platform }: Organiz
   on(operations.read, async (tx, { organization }) => answer(await findOne(tx, organization.id)))
 
   on(operations.update, async (tx, { organization, about, body, expected }) => {
-    if (body.name === undefined) return answer(await findOne(tx, organization.id))
+    if (body.name === undefined) {
+      const unchanged = await findOne(tx, organization.id)
+      if (unchanged.version !== expected[0]) throw new ApiProblem('version_stale')
+      return answer(unchanged)
+    }
     const [row] = await runIn(tx, rename, [organization.id, body.name.trim(), expected[0]])
     if (!row) throw new ApiProblem('version_stale')
     const details = { slug: organization.slug, changed: ['name'] }
@@ -171,11 +178,10 @@ export function addOrganizations(kernel: Kernel, { database, platform }: Organiz
   })
 
   on(operations.close, async (tx, { params: { organizationId }, caller, about }) => {
-    // Whoever closed the place that they act from could not undo it.
-    if (organizationId === caller.organization.id)
-      throw new ApiProblem('not_possible', [{ path: '', message: 'an organisation is not closed from within itself' }])
+    await assertNotTheirs(tx, caller, organizationId)
     const [row] = await runIn(tx, close, [organizationId])
     if (!row) return answer(await findOne(tx, organizationId))
+    await assertOthersAdministered(tx, organizationId)
     const organization = toOrganization(row)
     const { actor, origin } = about
     await enqueueWebhooks(tx, organizationId, { type: 'organization.closed', data: {} })
@@ -200,6 +206,16 @@ export function addOrganizations(kernel: Kernel, { database, platform }: Organiz
       return answer(organization)
     }
   })
+}
+
+/**
+ * Whoever closed the place that they act from, or are at home in, could not undo it: they could not even sign in.
+ * @throws ApiProblem `not_possible`
+ */
+async function assertNotTheirs(tx: Tx, caller: Caller, organizationId: string): Promise<void> {
+  const [account] = caller.kind === 'account' ? await runIn(tx, findHome, [caller.id]) : []
+  if (organizationId !== caller.organization.id && organizationId !== account?.['organization_id']) return
+  throw new ApiProblem('not_possible', [{ path: '', message: 'an organisation is not closed from within itself' }])
 }
 
 type OrganizationAnswer = z.output<typeof organizationSchema>

@@ -38,7 +38,7 @@ const policyAnswer = z
   .meta({ id: 'PolicyInEffect' })
 const afterwards = { status: 200 as const, description: 'The policy afterwards.', schema: policyAnswer }
 const effect =
-  'A stricter policy acts at once on sessions and tokens that are out: sessions past a new limit are over, sessions outside of new networks end, others prove what is missing at their next use. A looser one revives nothing. A field below a floor of the platform is refused, and the floor named.'
+  'A stricter policy acts at once on sessions and tokens that are out: sessions past a new limit are over, sessions outside of new networks end, others prove what is missing at their next use. Under a looser one, sessions that have ended stay ended; what a rule refuses at each use (second factor, ways of signing in, lifetimes of tokens) is accepted again until its own expiry. A field below a floor of the platform is refused, and the floor named.'
 
 export const operations = {
   read: operation({

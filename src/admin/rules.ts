@@ -82,7 +82,21 @@ const othersAnywhere = `select m.account_id from mlpipes_auth.memberships m
     join mlpipes_auth.accounts a on a.id = m.account_id and a.disabled_at is null
     join mlpipes_auth.organizations h on h.id = a.organization_id and h.closed_at is null
     join mlpipes_auth.organizations o on o.id = m.organization_id and o.closed_at is null
-    where m.account_id <> $1 and 'platform_admin' = any(m.roles) limit 1`
+    where m.account_id is distinct from $1 and 'platform_admin' = any(m.roles) limit 1`
+const runsPlatform = `select 1 from mlpipes_auth.memberships where account_id = $1 and 'platform_admin' = any(roles) limit 1`
+const holdAdministration = `select pg_advisory_xact_lock(${administrationKey})`
+// Other organisations that somebody at home in $1 administers as a guest, always in one order: two that are closed at once
+// do not wait for each other.
+const served = `select distinct m.organization_id as id from mlpipes_auth.memberships m
+    join mlpipes_auth.accounts a on a.id = m.account_id and a.disabled_at is null
+    where a.organization_id = $1 and not m.home and 'org_admin' = any(m.roles) order by id`
+const orphaned = `select o.slug from (${served}) as served
+    join mlpipes_auth.organizations o on o.id = served.id and o.closed_at is null
+    where not exists (select from mlpipes_auth.memberships m
+      join mlpipes_auth.accounts a on a.id = m.account_id and a.disabled_at is null
+      join mlpipes_auth.organizations h on h.id = a.organization_id and h.closed_at is null
+      where m.organization_id = o.id and 'org_admin' = any(m.roles))
+    order by o.slug limit 10`
 
 /**
  * Whether somebody else administers, when an account loses these roles. The operation is `exclusive`, so nobody else is
@@ -104,6 +118,35 @@ export async function assertStillAdministered(
     }
   })
   if (others.here?.length === 0 || others.anywhere?.length === 0) throw new ApiProblem('last_administrator')
+}
+
+/**
+ * Whether an account may be switched off by its home: not when nobody would administer that, or run the platform. Other
+ * organisations are not asked: a hospital must be able to cut off its own employee, whoever else relies on them.
+ * @throws ApiProblem `last_administrator`
+ */
+export async function assertDispensable(
+  tx: Tx,
+  organizationId: string,
+  { id, roles }: { readonly id: string; readonly roles: readonly string[] },
+): Promise<void> {
+  const ofPlatform = await beyond(tx, organizationId, () => runIn(tx, runsPlatform, [id]))
+  await assertStillAdministered(tx, organizationId, id, ofPlatform.length > 0 ? [...roles, 'platform_admin'] : roles)
+}
+
+/**
+ * Whether the platform, and every organisation that is still open, has somebody to administer it now that this one is
+ * closed: its people act as guests no longer. In a transaction that sees every organisation. Nobody takes an administrator
+ * away meanwhile: what `exclusive` holds for one organisation is held here for each that is served from this one.
+ * @throws ApiProblem `last_administrator` that says what would be left without
+ */
+export async function assertOthersAdministered(tx: Tx, closedId: string): Promise<void> {
+  for (const { id } of await runIn(tx, served, [closedId])) await runIn(tx, holdAdministration, [String(id)])
+  await runIn(tx, platformLock, [])
+  const refuse = (message: string) => new ApiProblem('last_administrator', [{ path: '', message }])
+  if ((await runIn(tx, othersAnywhere, [null])).length === 0) throw refuse('nobody would be left to run the platform')
+  const slugs = (await runIn(tx, orphaned, [closedId])).map(({ slug }) => String(slug))
+  if (slugs.length > 0) throw refuse(`without an org_admin would be left: ${slugs.join(', ')}`)
 }
 
 function textsOf(value: unknown): string[] {

@@ -5,18 +5,18 @@ import { appendAudit } from '../audit/audit.ts'
 import { factorResetHours, factorResetState, openFactorReset } from '../credentials/factor-reset.ts'
 import { restore } from '../credentials/failures.ts'
 import type { Notices } from '../credentials/notices.ts'
+import type { Throttle } from '../credentials/throttle.ts'
 import { removeAllFactors } from '../credentials/totp.ts'
-import { runIn, type Tx } from '../db/database.ts'
-import { beyond } from '../db/organization-transaction.ts'
+import { type Database, runIn, type Tx } from '../db/database.ts'
+import { beyond, transactFor } from '../db/organization-transaction.ts'
 import { enqueueForMemberships } from '../deliveries/webhooks.ts'
-import type { Organizations } from '../organizations/organizations.ts'
 import { type EndingCause, endAccess, endSession } from '../sessions/ending.ts'
 import { isLive } from '../sessions/live.ts'
 import { type Call, NotHere } from './call.ts'
 import type { Kernel } from './kernel.ts'
 import { idParam, instant, listQuery, operation, pageOf } from './operation.ts'
-import { assertMayActOn, assertStillAdministered } from './rules.ts'
-import { mailResetLink } from './user-mail.ts'
+import { assertDispensable, assertMayActOn } from './rules.ts'
+import { countMail, mailResetLink } from './user-mail.ts'
 import type { User } from './user-store.ts'
 import { answerOf, group, requireUser, type UserParts, userParams, userSchema } from './users.ts'
 
@@ -49,7 +49,8 @@ export const operations = {
     exclusive: true,
     versioned: 2,
     summary: 'Switch an account off',
-    description: 'Everything that it has open ends, and nothing of it works from the next request on.',
+    description:
+      'Everything that it has open ends, and nothing of it works from the next request on, also where it is a guest. Not for the last org_admin of this organisation, nor for the last platform_admin.',
     params,
     answer,
     problems: ['last_administrator'],
@@ -75,11 +76,12 @@ export const operations = {
     stepUp: true,
     versioned: 2,
     summary: 'Mail a link to a new password',
-    description: 'Nothing changes until its owner uses it, unless endSessions says so.',
+    description:
+      'Nothing changes until its owner uses it, unless endSessions says so. An address gets three such mails in 15 minutes, those counted that its owner asks for.',
     params,
     body: withEnding,
     answer: { status: 202, description: 'The mail is on its way.', schema: userSchema },
-    problems: ['not_possible'],
+    problems: ['not_possible', 'throttled'],
   }),
   requirePasswordChange: operation({
     id: 'requireUserPasswordChange',
@@ -105,9 +107,10 @@ export const operations = {
     stepUp: true,
     versioned: 2,
     summary: 'Let a lost second factor be replaced',
-    description: `Takes every second factor away and ends all access. For ${factorResetHours} hours the password alone lets its owner set up a new one; afterwards nobody gets in until this is done again. The owner is told by mail.`,
+    description: `Takes every second factor away and ends all access. For ${factorResetHours} hours the password alone lets its owner set up a new one; afterwards nobody gets in until this is done again. The owner is told by mail. Refused for somebody who has none and whom no reset is open for.`,
     params,
     answer,
+    problems: ['not_possible'],
   }),
   endSessions: operation({
     id: 'endUserSessions',
@@ -151,8 +154,9 @@ export const operations = {
 } as const
 
 export interface UserAccessParts extends UserParts {
+  readonly database: Database
+  readonly throttle: Pick<Throttle, 'take'>
   readonly notices: Notices
-  readonly organizations: Organizations
 }
 
 type AboutOne = Pick<Call, 'organization' | 'about' | 'caller' | 'params'>
@@ -169,7 +173,7 @@ export function addUserAccess({ on, onPrepared }: Kernel, parts: UserAccessParts
   on(operations.disable, async (tx, call) => {
     const user = await target(tx, call)
     if (await setDisabled(tx, call, user.id, true)) {
-      await assertStillAdministered(tx, call.organization.id, user.id, user.roles)
+      await assertDispensable(tx, call.organization.id, user)
       await appendAudit(tx, {
         ...call.about,
         accountId: user.id,
@@ -198,10 +202,14 @@ export function addUserAccess({ on, onPrepared }: Kernel, parts: UserAccessParts
     return answerOf(await requireUser(tx, call))
   })
 
-  onPrepared(operations.resetPassword, async ({ organization: { id } }) => {
+  onPrepared(operations.resetPassword, async (asked) => {
+    const { id } = asked.organization
     // Outside the transaction: the embedded database has one connection, which the transaction holds.
     const organization = await parts.organizations.find(id)
     const takesPasswords = organization?.policy.loginMethods.includes('password') === true
+    // On nobody's budget but that of somebody whom the caller may act on.
+    const addressee = await transactFor(parts.database.kysely, id, (tx) => target(tx, asked))
+    if (takesPasswords && !addressee.disabledAt) await countMail(parts.throttle, 'reset', addressee)
     return async (tx, call) => {
       const user = await target(tx, call)
       if (user.disabledAt) throw notPossible('the account is disabled')
@@ -226,6 +234,10 @@ export function addUserAccess({ on, onPrepared }: Kernel, parts: UserAccessParts
 
   on(operations.resetFactors, async (tx, call) => {
     const user = await target(tx, call)
+    // It would only take away: whoever needs no second factor would have to set one up within a day or be locked out. Who
+    // was reset before, and let the time pass, has none either and waits for another reset.
+    if (user.secondFactors === 0 && factorResetState(user.factorResetUntil, now()) === 'none')
+      throw notPossible('has no second factor; nothing to reset')
     const { actor, organizationId, origin } = call.about
     const about = { accountId: user.id, organizationId, actor, origin }
     await removeAllFactors(tx, about, 'administrator')

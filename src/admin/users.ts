@@ -4,17 +4,19 @@ import { canonicalEmail, isEmailShaped, normalizeEmail } from '../accounts/accou
 import { email, metadata, name } from '../api/contract.ts'
 import { ApiProblem } from '../api/problems.ts'
 import { appendAudit } from '../audit/audit.ts'
-import type { MailLinks } from '../credentials/mail-links.ts'
 import { randomId } from '../crypto/secrets.ts'
 import type { Tx } from '../db/database.ts'
 import { enqueueWebhooks } from '../deliveries/webhooks.ts'
-import type { Outbox } from '../mail/outbox.ts'
+import { Refusal } from '../errors.ts'
+import type { Organizations } from '../organizations/organizations.ts'
 import { type Call, NotHere } from './call.ts'
+import { assertNotElsewhere } from './domains.ts'
 import type { Kernel } from './kernel.ts'
 import { flag, idParam, instant, listQuery, operation, pageOf, search } from './operation.ts'
 import { assertMayActOn, assertMayGive, assertStillAdministered, maxRolesHeld } from './rules.ts'
-import { mailResetLink } from './user-mail.ts'
+import { mailWelcome, type UserMailing } from './user-mail.ts'
 import { findUser, listUsers, setRoles, type User, updateUser } from './user-store.ts'
+import { toEtag } from './versions.ts'
 
 export const group = 'People'
 const root = '/api/admin/users'
@@ -80,7 +82,7 @@ export const operations = {
     versioned: 2,
     summary: 'Create a person',
     description:
-      'The account exists at once, without a password: its owner is mailed a link to choose one, which also proves the address. Nobody else ever knows it. Roles that permit something need membership:write, a step-up, and that the caller holds it too.',
+      'The account exists at once, without a password: its owner is mailed a link to choose one, which also proves the address; where the policy allows no passwords, a link to the page where they sign in by mail. Nobody else ever knows it. No account is made with an address of a domain that another organisation has verified. Roles that permit something need membership:write, a step-up, and that the caller holds it too.',
     body: z.strictObject({
       email,
       name,
@@ -98,7 +100,8 @@ export const operations = {
     permission: 'user:update',
     versioned: 2,
     summary: 'Change a name or details',
-    description: 'What is left out stays. metadata is replaced as a whole. The address is its owner’s to change.',
+    description:
+      'What is left out stays. metadata is replaced as a whole. The address is its owner’s to change. Somebody else who holds more than the caller is not theirs to change.',
     params: userParams,
     body: z.strictObject({ name: name.optional(), metadata: metadata.optional() }),
     answer: oneUser,
@@ -122,14 +125,12 @@ export const operations = {
   }),
 } as const
 
-export interface UserParts {
-  readonly issuer: string
-  readonly links: MailLinks
-  readonly outbox: Pick<Outbox, 'enqueue'>
+export interface UserParts extends UserMailing {
+  readonly organizations: Organizations
   now(): Date
 }
 
-export function addUsers({ on }: Kernel, parts: UserParts): void {
+export function addUsers({ on, onPrepared }: Kernel, parts: UserParts): void {
   on(operations.list, async (tx, { organization, query, page }) => {
     const { q, role, disabled } = query
     const rows = await listUsers(tx, organization.id, { q, role, disabled }, page)
@@ -138,31 +139,45 @@ export function addUsers({ on }: Kernel, parts: UserParts): void {
 
   on(operations.get, async (tx, call) => answerOf(await requireUser(tx, call)))
 
-  on(operations.create, async (tx, call) => {
-    const { organization, body, caller, about } = call
-    const { roles } = body
-    if (!isEmailShaped(normalizeEmail(body.email)))
-      throw new ApiProblem('input_invalid', [{ path: 'email', message: 'must be a whole e-mail address' }])
-    await assertMayGive(tx, organization.id, caller, roles, parts.now())
-    const accountId = await insertUser(tx, organization.id, body)
-    if (accountId === undefined) throw new ApiProblem('already_exists')
-    await appendAudit(
-      tx,
-      { ...about, accountId, name: 'account.created', outcome: 'success', details: { roles } },
-      { ...about, accountId, name: 'membership.created', outcome: 'success', details: { roles } },
-    )
-    await enqueueWebhooks(tx, organization.id, { type: 'membership.created', data: { accountId, roles } })
-    const user = await requireUser(tx, call, accountId)
-    await mailResetLink(tx, parts, user, about)
-    return { ...answerOf(user), location: `${root}/${accountId}` }
+  onPrepared(operations.create, async ({ organization: { id } }) => {
+    // Outside the transaction: the embedded database has one connection, which the transaction holds.
+    const organization = await parts.organizations.find(id)
+    if (!organization) throw new Refusal('not_found')
+    return async (tx, call) => {
+      const { body, caller, about } = call
+      const { roles } = body
+      if (!isEmailShaped(normalizeEmail(body.email)))
+        throw new ApiProblem('input_invalid', [{ path: 'email', message: 'must be a whole e-mail address' }])
+      await assertMayGive(tx, id, caller, roles, parts.now())
+      // Asked first: an address of theirs is answered alike, whether or not it has an account.
+      await assertNotElsewhere(tx, id, body.email)
+      const accountId = await insertUser(tx, id, body)
+      if (accountId === undefined) throw new ApiProblem('already_exists')
+      await appendAudit(
+        tx,
+        { ...about, accountId, name: 'account.created', outcome: 'success', details: { roles } },
+        { ...about, accountId, name: 'membership.created', outcome: 'success', details: { roles } },
+      )
+      await enqueueWebhooks(tx, id, { type: 'membership.created', data: { accountId, roles } })
+      const user = await requireUser(tx, call, accountId)
+      await mailWelcome(tx, parts, user, { organization, about })
+      return { ...answerOf(user), location: `${root}/${accountId}` }
+    }
   })
 
   on(operations.update, async (tx, call) => {
     const { organization, params, body, expected, about } = call
-    await requireUser(tx, call)
+    const user = await requireUser(tx, call)
+    // Whoever may change names and details may change their own, whatever they hold elsewhere.
+    if (call.caller.kind !== 'account' || call.caller.id !== user.id)
+      await assertMayActOn(tx, organization.id, call.caller, user.id)
+    const changed = Object.keys(body)
+    if (changed.length === 0) {
+      if (toEtag(user.version) !== toEtag(expected)) throw new ApiProblem('version_stale')
+      return answerOf(user)
+    }
     if (!(await updateUser(tx, organization.id, params.accountId, expected, body)))
       throw new ApiProblem('version_stale')
-    const changed = Object.keys(body)
     const { accountId } = params
     await appendAudit(tx, { ...about, accountId, name: 'account.updated', outcome: 'success', details: { changed } })
     return answerOf(await requireUser(tx, call))

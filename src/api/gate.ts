@@ -13,6 +13,8 @@ const preflightMaxAgeSeconds = 600
 // Exactly this: what a form can send, or a router and a parser could read differently, is another type (C2).
 const jsonType = /^application\/json(?:; ?charset=utf-8)?$/i
 
+const jsonAlone = 'Send JSON with Content-Type: application/json; where there is nothing to say, the body is {}.'
+
 export const csrfHeader = 'x-csrf-token'
 
 /** The cookie that a CSRF token belongs to. Over https its name lets nobody but this very host set it (RFC 6265bis). */
@@ -112,7 +114,7 @@ export function readJsonOnly(scope: FastifyInstance): void {
 }
 
 export function assertJson(request: FastifyRequest): void {
-  if (!jsonType.test(request.headers['content-type'] ?? '')) throw new Refusal('media_type')
+  if (!jsonType.test(request.headers['content-type'] ?? '')) throw new Refusal('media_type', { detail: jsonAlone })
 }
 
 /**

@@ -9,6 +9,15 @@ const changed = z.array(z.string().max(64)).max(64)
 const roles = z.array(z.string().max(64)).max(64)
 const permissions = z.array(z.string().max(64)).max(64)
 const id = z.string().max(64)
+/** What an organisation wrote of each field of its policy: null where it wrote nothing, `none` where it wrote "no limit". */
+export const policySetting = z.union([
+  z.number(),
+  z.boolean(),
+  z.string().max(64),
+  z.array(z.string().max(64)).max(200),
+  z.null(),
+])
+const policySettings = z.record(z.string().max(64), policySetting)
 
 export const auditEvents = {
   'login.succeeded': z.strictObject({ amr: z.array(reason), acr: z.string().max(64), failuresBefore: attempts }),
@@ -59,7 +68,12 @@ export const auditEvents = {
   'organization.updated': z.strictObject({ slug: z.string().max(64), changed }),
   'organization.closed': z.strictObject({ slug: z.string().max(64) }),
   'organization.reopened': z.strictObject({ slug: z.string().max(64) }),
-  'policy.updated': z.strictObject({ stricter: changed, looser: changed }),
+  'policy.updated': z.strictObject({
+    stricter: changed,
+    looser: changed,
+    before: policySettings,
+    after: policySettings,
+  }),
   'domain.added': z.strictObject({ domain: z.string().max(253) }),
   'domain.verified': z.strictObject({ domain: z.string().max(253) }),
   'domain.removed': z.strictObject({ domain: z.string().max(253) }),

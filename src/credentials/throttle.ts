@@ -49,7 +49,15 @@ export const throttleLimits = {
 export type ThrottleLimits = { readonly [Name in keyof typeof throttleLimits]: Widened<(typeof throttleLimits)[Name]> }
 type Widened<T> = T extends number ? number : Limit
 
-export type ThrottlePurpose = 'password' | 'code' | 'user_code' | 'link' | 'sign_up' | 'reset' | 'registration'
+export type ThrottlePurpose =
+  | 'password'
+  | 'code'
+  | 'user_code'
+  | 'link'
+  | 'sign_up'
+  | 'reset'
+  | 'invite'
+  | 'registration'
 
 interface Rule {
   readonly perAccount:
@@ -96,6 +104,7 @@ const rules: Readonly<Record<ThrottlePurpose, Rule>> = {
   link: { perAccount: 'mailsPerAccount', perAddress: 'mailsPerAddress', separatesDevices: true, isGuess: false },
   reset: { perAccount: 'mailsPerAccount', perAddress: 'mailsPerAddress', separatesDevices: true, isGuess: false },
   sign_up: { perAccount: 'mailsPerAccount', perAddress: 'signUpsPerAddress', separatesDevices: false, isGuess: false },
+  invite: { perAccount: 'mailsPerAccount', perAddress: 'mailsPerAddress', separatesDevices: false, isGuess: false },
   registration: {
     perAccount: 'registrationsPerToken',
     perAddress: 'registrationsPerAddress',
@@ -113,6 +122,8 @@ export interface ThrottleRequest {
   /** SHA-256 of the device cookie. Whether the account knows it is looked up in the statement that counts. */
   readonly deviceHash: string | undefined
   readonly accountId?: string | undefined
+  /** Asked by an administrator, who is known and may have a hundred people to write to: no client address is held to it. */
+  readonly isByAdministrator?: boolean
 }
 
 type Scope = 'account' | 'address' | 'global'
@@ -209,7 +220,7 @@ export function createThrottle(parts: {
   const keyOf = (...words: string[]) => secrets.mac('attempts', words.join(':'))
 
   function budgetsOf(request: ThrottleRequest): Counter[] {
-    const { purpose, deviceHash, accountId } = request
+    const { purpose, deviceHash, accountId, isByAdministrator = false } = request
     const rule = rules[purpose]
     const account = ['account', purpose, accountId ?? request.identifier]
     const perAccount = {
@@ -223,12 +234,16 @@ export function createThrottle(parts: {
       ...(rule.separatesDevices && deviceHash !== undefined
         ? [{ ...perAccount, key: keyOf('device', deviceHash, ...account), devices: 'known' } as const]
         : []),
-      {
-        ...unknown,
-        scope: 'address',
-        key: keyOf('address', rule.perAddress, addressGroup(request.ip) ?? 'unknown'),
-        limit: limits[rule.perAddress],
-      },
+      ...(isByAdministrator
+        ? []
+        : [
+            {
+              ...unknown,
+              scope: 'address',
+              key: keyOf('address', rule.perAddress, addressGroup(request.ip) ?? 'unknown'),
+              limit: limits[rule.perAddress],
+            } as const,
+          ]),
       {
         ...unknown,
         scope: 'global',

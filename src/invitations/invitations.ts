@@ -9,12 +9,15 @@ import type { Passwords } from '../credentials/password.ts'
 import { checkNewPassword, effectivePasswordRules, type PasswordProblem } from '../credentials/password-rules.ts'
 import { randomId, sha256 } from '../crypto/secrets.ts'
 import { type Database, runIn, type Tx } from '../db/database.ts'
+import { beyond } from '../db/organization-transaction.ts'
 import { transact } from '../db/transaction.ts'
 import { enqueueWebhooks } from '../deliveries/webhooks.ts'
 import { proveAddress } from '../login/address-proof.ts'
 import type { Outbox } from '../mail/outbox.ts'
+import { isAddressElsewhere } from '../organizations/domains.ts'
 import type { Organization, Organizations } from '../organizations/organizations.ts'
 import { type InvitedBy, inviterSchema, whyNotGiven } from './inviters.ts'
+import { endOlder, maxOpenInvitations } from './open.ts'
 
 export interface Invitation {
   readonly email: string
@@ -29,12 +32,17 @@ export type AcceptOutcome =
   | { readonly ok: false; readonly reason: 'link_dead' }
   | { readonly ok: false; readonly reason: 'password'; readonly problems: readonly PasswordProblem[] }
 
+/** The id of an invitation opens nothing. */
+export type InviteOutcome =
+  | { readonly ok: true; readonly id: string }
+  | { readonly ok: false; readonly reason: 'address_elsewhere' | 'too_many_open' }
+
 export interface Invitations {
   /**
-   * Mails an invitation, in the transaction of whoever checked that the inviter may give these roles.
-   * @returns its id, which opens nothing
+   * Mails an invitation, in the transaction of whoever checked that the inviter may give these roles, confined to the
+   * organisation. When it is refused, the transaction has to be undone.
    */
-  invite(tx: Tx, invited: Invited, inviter: Inviter): Promise<string>
+  invite(tx: Tx, invited: Invited, inviter: Inviter): Promise<InviteOutcome>
   /** What a live link offers. Spends nothing. */
   look(token: string): Promise<Invitation | undefined>
   accept(
@@ -135,10 +143,10 @@ export function createInvitations(parts: Parts): Invitations {
     if (!spent) throw new Undone()
     const { organization, roles } = invitation
     const isNew = 'hash' in person
-    const reason = await whyNotGiven(tx, payloadSchema.parse(spent.payload).by, {
-      organizationId: organization.id,
-      roles,
-    })
+    const { by } = payloadSchema.parse(spent.payload)
+    const reason =
+      (await whyNotGiven(tx, by, { organizationId: organization.id, roles })) ??
+      (isNew && (await isElsewhere(tx, by, invitation)) ? 'address_elsewhere' : undefined)
     if (reason !== undefined) {
       await appendAudit(tx, refusedEvent(reason, organization.id, isNew ? undefined : person.id, origin))
       return false
@@ -173,7 +181,13 @@ export function createInvitations(parts: Parts): Invitations {
   }
 
   return {
-    invite: (tx, invited, inviter) => mailInvitation(tx, { issuer, links, outbox }, invited, inviter),
+    async invite(tx, invited, inviter) {
+      const { email, organization } = invited
+      if (await beyond(tx, organization.id, () => wouldBeMadeElsewhere(tx, organization.id, email)))
+        return { ok: false, reason: 'address_elsewhere' }
+      const { id, others } = await mailInvitation(tx, { issuer, links, outbox }, invited, inviter)
+      return others < maxOpenInvitations ? { ok: true, id } : { ok: false, reason: 'too_many_open' }
+    },
 
     look,
 
@@ -202,6 +216,19 @@ export function createInvitations(parts: Parts): Invitations {
   }
 }
 
+// Asked again when it is accepted: the domain may have been verified since. What the operator sends counts always.
+async function isElsewhere(tx: Tx, by: InvitedBy, { organization, email }: Invitation): Promise<boolean> {
+  return by.type !== 'operator' && isAddressElsewhere(tx, organization.id, email)
+}
+
+const isKnown = 'select id from mlpipes_auth.accounts where email_normalized = $1'
+
+/** Whether accepting would make an account that another organisation alone may make. Who has an account becomes a guest. */
+async function wouldBeMadeElsewhere(tx: Tx, organizationId: string, email: string): Promise<boolean> {
+  if (!(await isAddressElsewhere(tx, organizationId, email))) return false
+  return (await runIn(tx, isKnown, [normalizeEmail(email)])).length === 0
+}
+
 function refusedEvent(
   reason: string,
   organizationId: string,
@@ -228,14 +255,27 @@ interface Known {
   readonly organization: { readonly id: string }
 }
 
-/** Puts an invitation into the outbox, with its link and its audit row. Returns its id, which opens nothing. */
+/**
+ * Puts an invitation into the outbox, with its link and its audit row. An older one to the address ends with its own, so
+ * that there is one link to accept or withdraw.
+ * @returns its id, which opens nothing, and how many others are open
+ */
 export async function mailInvitation(
   tx: Tx,
   mailing: Pick<Parts, 'issuer' | 'links' | 'outbox'>,
   { email: given, organization, roles }: Invited,
   { by, name, origin }: Inviter,
-): Promise<string> {
+): Promise<{ readonly id: string; readonly others: number }> {
   const email = canonicalEmail(given)
+  const about = {
+    outcome: 'success' as const,
+    actor: by.type === 'operator' ? { type: by.type } : { type: by.type, id: by.id },
+    organizationId: organization.id,
+    origin,
+  }
+  const { ended, left } = await endOlder(tx, mailing.links, organization.id, email)
+  for (let one = 0; one < ended; one += 1)
+    await appendAudit(tx, { ...about, name: 'invitation.withdrawn', details: {} })
   const token = await mailing.links.issue(tx, {
     kind,
     organizationId: organization.id,
@@ -251,13 +291,6 @@ export async function mailInvitation(
       inviterName: name,
     },
   })
-  await appendAudit(tx, {
-    name: 'invitation.sent',
-    outcome: 'success',
-    actor: by.type === 'operator' ? { type: by.type } : { type: by.type, id: by.id },
-    organizationId: organization.id,
-    origin,
-    details: { roles: [...roles] },
-  })
-  return sha256(token)
+  await appendAudit(tx, { ...about, name: 'invitation.sent', details: { roles: [...roles] } })
+  return { id: sha256(token), others: left }
 }

@@ -62,6 +62,16 @@ export const mailMessage = z.discriminatedUnion('template', [
     z.strictObject({ link, hours, organizationName: line(maxNameLength), inviterName: line(maxNameLength) }),
   ),
   withData('reset-link', z.strictObject({ link, minutes, hasSecondFactor: z.boolean() })),
+  // For an account that an administrator made: its owner never asked for a password.
+  withData(
+    'welcome',
+    z.strictObject({ link, minutes, name: line(maxNameLength), organizationName: line(maxNameLength) }),
+  ),
+  // The same where nobody has a password: its link is a page, and works always.
+  withData(
+    'welcome-without-password',
+    z.strictObject({ link, name: line(maxNameLength), organizationName: line(maxNameLength) }),
+  ),
   withData('email-change-confirm', z.strictObject({ link, hours, name: line(maxNameLength) })),
   withData('notice', notice),
 ])

@@ -44,6 +44,9 @@ function subjectOf(message: SendableMessage): string {
       return 'You already have an account'
     case 'invitation':
       return `You are invited to join ${message.data.organizationName}`
+    case 'welcome':
+    case 'welcome-without-password':
+      return `Your account at ${message.data.organizationName}`
     case 'reset-link':
       return 'Choose a new password'
     case 'email-change-confirm':

@@ -1,13 +1,14 @@
 // A change of an organisation's policy, with all that follows from it, in one transaction: from its commit on, open sessions
 // are held to the stricter limits and networks, and whoever listens is told.
 import { appendAudit } from '../audit/audit.ts'
-import type { Actor, Origin } from '../audit/events.ts'
+import { type Actor, type Origin, policySetting } from '../audit/events.ts'
 import { runIn, type Tx } from '../db/database.ts'
 import { beyond } from '../db/organization-transaction.ts'
 import { enqueueWebhooks } from '../deliveries/webhooks.ts'
 import { sessionFields, tightenSessions } from '../sessions/tightening.ts'
 import { effectivePolicy, type Platform, type PolicyInput, policySchema } from './policy.ts'
 import { comparePolicies } from './policy-order.ts'
+import { type FieldName, fieldNames } from './strictness.ts'
 
 export interface PolicyChanging {
   readonly organizationId: string
@@ -47,13 +48,32 @@ export async function changePolicy(tx: Tx, changing: PolicyChanging): Promise<Ch
   if (!changed) return { written, version: Number(row['version']) }
   const policy = effectivePolicy(written, platform)
   const change = comparePolicies(effectivePolicy(before, platform), policy)
-  const details = { stricter: [...change.stricter], looser: [...change.looser] }
+  const data = { stricter: [...change.stricter], looser: [...change.looser] }
   const common = { outcome: 'success' as const, actor, organizationId, clientId, origin }
-  await appendAudit(tx, { ...common, name: 'policy.updated', details })
-  await enqueueWebhooks(tx, organizationId, { type: 'policy.updated', data: details })
+  await appendAudit(tx, {
+    ...common,
+    name: 'policy.updated',
+    details: { ...data, ...writtenBeforeAndAfter(before, written) },
+  })
+  await enqueueWebhooks(tx, organizationId, { type: 'policy.updated', data })
   if (change.stricter.some((field) => sessionFields.includes(field))) {
     const tighten = () => tightenSessions(tx, { organizationId, policy, stricter: change.stricter, actor })
     await (changing.isConfined ? beyond(tx, organizationId, tighten) : tighten())
   }
   return { written, version: Number(changed['version']) }
+}
+
+/** The fields that are written otherwise now, so that the log alone says what was written at any time. */
+function writtenBeforeAndAfter(before: PolicyInput, after: PolicyInput) {
+  const changed = fieldNames.filter(
+    (name) => JSON.stringify(writtenOf(before, name)) !== JSON.stringify(writtenOf(after, name)),
+  )
+  const of = (policy: PolicyInput) => Object.fromEntries(changed.map((name) => [name, writtenOf(policy, name)]))
+  return { before: of(before), after: of(after) }
+}
+
+/** A null that was written is "no limit"; what was not written at all is null in the log. */
+function writtenOf(policy: PolicyInput, name: FieldName) {
+  const written = name.split('.').reduce<unknown>((here, part) => Reflect.get(Object(here), part), policy)
+  return policySetting.parse(written === null ? 'none' : (written ?? null))
 }

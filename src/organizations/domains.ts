@@ -27,8 +27,21 @@ const find = `select exists (select from mlpipes_auth.organization_domains
  * one that is another organisation's.
  */
 export async function admitsAddress(tx: Tx, organizationId: string, email: string): Promise<boolean> {
+  const { hasOwn, owner } = await look(tx, organizationId, email)
+  return owner === null ? !hasOwn : owner === organizationId
+}
+
+/**
+ * Whether an address is at a domain that another organisation has verified: no account is made with it in this one,
+ * whoever makes it. An organisation's own domains bind open sign-up alone: its administrators also take others in.
+ */
+export async function isAddressElsewhere(tx: Tx, organizationId: string, email: string): Promise<boolean> {
+  const { owner } = await look(tx, organizationId, email)
+  return owner !== null && owner !== organizationId
+}
+
+async function look(tx: Tx, organizationId: string, email: string) {
   const domain = normalizeDomain(email.slice(email.lastIndexOf('@') + 1))
   const [row] = await runIn(tx, find, [organizationId, domain ?? null])
-  const owner = row?.['owner'] ?? null
-  return owner === null ? row?.['has_own'] === false : owner === organizationId
+  return { hasOwn: row?.['has_own'] !== false, owner: row?.['owner'] ?? null }
 }

@@ -8,6 +8,7 @@ import { type FieldName, fieldNames, type PolicyFields, policyTable } from './st
 
 const seconds = (max: number) => z.number().int().min(1).max(max)
 const yearSeconds = 31_536_000
+const notARange = 'must be a range of addresses with its length, such as 10.0.0.0/8, 192.0.2.7/32 or 2001:db8::/32'
 const passwordProfiles = ['hipaa', 'nist-800-63b-4', 'pci-4.0.1', 'custom'] as const
 export type PasswordProfile = (typeof passwordProfiles)[number]
 
@@ -43,7 +44,7 @@ export const policySchema = z.strictObject({
     .partial()
     .optional(),
   network: z
-    .strictObject({ allowedCidrs: z.array(z.union([z.cidrv4(), z.cidrv6()])).max(200) })
+    .strictObject({ allowedCidrs: z.array(z.union([z.cidrv4(), z.cidrv6()], notARange)).max(200) })
     .partial()
     .optional(),
   audit: z

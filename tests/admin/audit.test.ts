@@ -2,6 +2,8 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { csvCell } from '../../src/admin/audit-export.ts'
+import { idParam } from '../../src/admin/operation.ts'
+import { slugSchema } from '../../src/organizations/organizations.ts'
 import { mainDatabase } from '../support/server.ts'
 import { newOrganization } from './organization-rows.ts'
 import { type AdminServer, problem, startAdmin } from './support.ts'
@@ -127,6 +129,65 @@ describe.each(mainDatabase)('the audit log on %s', (kind) => {
     const other = await withEvents(3)
     expect((await server.call(admin, `${path}?organization=${other}`)).status).toBe(403)
     expect((await server.call(admin, `/api/audit/export?organization=${other}`)).status).toBe(403)
+  })
+
+  // Sign-ins with an unknown address, keys, unknown clients: nobody could read what belongs to no organisation.
+  it('is read and exported beyond organisations by the platform: what belongs to none', async () => {
+    const none = `organization=${encodeURIComponent('@none')}`
+    await run(
+      `insert into mlpipes_auth.audit_events (name, outcome, actor_type, organization_id, client_id)
+       select 'login.failed', 'failure', 'anonymous', owner, 'app_nobody' from generate_series(1, 1200)
+       cross join unnest(array[null, (select id from mlpipes_auth.organizations where slug = 'mercy')]) as owner`,
+    )
+    const keys = listed.parse((await root(`${path}?${none}&name=keys.created`)).body)
+    expect(keys.items.length).toBeGreaterThan(0)
+    const first = listed.parse((await root(`${path}?${none}&limit=100&clientId=app_nobody`)).body)
+    expect(first.items).toHaveLength(100)
+    const next = await root(`${path}?${none}&limit=100&clientId=app_nobody&cursor=${first.next}`)
+    const both = [...first.items, ...listed.parse(next.body).items]
+    expect(new Set(both.map(({ id }) => id)).size).toBe(200)
+    for (const item of [...keys.items, ...both]) expect(item['organizationId']).toBeNull()
+    const elsewhere = await root(`${path}?limit=100&clientId=app_nobody&cursor=${first.next}`)
+    expect(elsewhere.status, 'a cursor is for one log').toBe(400)
+    const file = await root(`/api/audit/export?${none}&clientId=app_nobody`)
+    const lines = file.text.trim().split('\n')
+    expect(lines).toHaveLength(1_200)
+    for (const line of lines) expect(Object(JSON.parse(line)).organizationId).toBeNull()
+    expect(file.headers.get('content-disposition')).toMatch(/"audit-without-organization-\d{4}-\d\d-\d\d\.ndjson"/)
+
+    const [home] = await run("select id from mlpipes_auth.organizations where slug = 'platform'")
+    for (const [name, count] of [
+      ['audit.read', 100],
+      ['audit.exported', 1_200],
+    ] as const)
+      expect((await server.audit(name))[0], 'in the log of whoever read it').toMatchObject({
+        organizationId: home?.['id'],
+        actorId: server.ids.get('root@platform.example'),
+        details: { filter: { organization: '@none', clientId: 'app_nobody' }, count },
+      })
+  })
+
+  it('is nobody else’s to read beyond organisations, and nothing else is asked of none', async () => {
+    for (const at of [path, '/api/audit/export']) {
+      for (const email of ['admin@mercy.example', 'auditor@mercy.example'])
+        expect(await server.call(await server.tokenOf(email), `${at}?organization=@none`)).toMatchObject({
+          status: 403,
+          body: { permission: 'platform:organizations' },
+        })
+      await run("update mlpipes_auth.clients set permissions = '{platform:organizations}' where client_id = 'weak'")
+      const service = await server.serviceToken('weak')
+      expect(await server.call(service, `${at}?organization=@none`), 'nor with the platform alone').toMatchObject({
+        status: 403,
+        body: { permission: at === path ? 'audit:read' : 'audit:export' },
+      })
+    }
+    for (const at of ['/api/admin/users', '/api/admin/organization', '/api/admin/policy', '/api/admin/sessions'])
+      expect((await root(`${at}?organization=@none`)).status, at).toBe(404)
+    const id = idParam.safeParse('@none')
+    expect([id.success, slugSchema.safeParse('@none').success], 'no organisation is called that').toEqual([
+      false,
+      false,
+    ])
   })
 
   it.each(['ndjson', 'csv'])(

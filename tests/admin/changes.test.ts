@@ -50,12 +50,50 @@ describe('changes over the admin API', () => {
       ['a tag without quotes', { 'if-match': '1.1' }, 412],
       ['half a version', { 'if-match': '"1"' }, 412],
       ['a number that no version reaches', { 'if-match': '"9999999999.1"' }, 412],
-      ['two tags', { 'if-match': '"1.1", "1.2"' }, 412],
+      ['a list of others', { 'if-match': '"9.9", "1.2"' }, 412],
+      ['a list in which it is weak', { 'if-match': '"9.9", W/"1.1"' }, 412],
+      ['a star in a list', { 'if-match': '"9.9", *' }, 412],
+      ['a list without end', { 'if-match': Array.from({ length: 11 }, () => '"1.1"').join(', ') }, 400],
       ['another version of the place', { 'if-match': '"1.2"' }, 412],
     ])('%s changes nothing', async (_name, headers, status) => {
       const id = await newPerson(server, 'mercy')
       expect((await patch(id, { name: 'Changed' }, headers as Record<string, string>)).status).toBe(status)
       expect((await server.call(admin, `${users}/${id}`)).body['name']).toBe('New Person')
+    })
+
+    it.each([
+      '"1.1", "9.9"',
+      '"9.9" , "1.1"',
+      '"9.9","1","1.1",',
+      'W/"9.9", "other, tag", "1.1"',
+      `${Array.from({ length: 9 }, (_, n) => `"${n + 2}.1"`).join(', ')}, "1.1"`,
+    ])('are any of a list (RFC 9110 §13.1.1): %s', async (tags) => {
+      const id = await newPerson(server, 'mercy')
+      const changed = await patch(id, { name: 'Changed' }, { 'if-match': tags })
+      expect(changed).toMatchObject({ status: 200, body: { name: 'Changed' } })
+      expect(changed.headers.get('etag')).toBe('"2.1"')
+      const events = (await server.audit('account.updated')).filter((event) => event.accountId === id)
+      expect(events, 'once').toHaveLength(1)
+    })
+
+    it('stay as they are when nothing is changed, and are asked for all the same', async () => {
+      const id = await newPerson(server, 'mercy')
+      const same = await patch(id, {}, { 'if-match': '"1.1"' })
+      expect(same).toMatchObject({ status: 200, body: { name: 'New Person' } })
+      expect(same.headers.get('etag')).toBe('"1.1"')
+      expect((await patch(id, {}, { 'if-match': '"2.1"' })).status).toBe(412)
+      expect((await patch(id, {})).status).toBe(428)
+      const events = (await server.audit('account.updated')).filter((event) => event.accountId === id)
+      expect(events, 'no change, no row').toEqual([])
+
+      const organization = (tag: string) =>
+        server.call(admin, '/api/admin/organization', { method: 'PATCH', body: {}, headers: { 'if-match': tag } })
+      const etag = (await server.call(admin, '/api/admin/organization')).headers.get('etag') ?? ''
+      const kept = await organization(etag)
+      expect([kept.status, kept.headers.get('etag')]).toEqual([200, etag])
+      expect((await organization('"999"')).status).toBe(412)
+      expect((await organization(`"999", ${etag}`)).status).toBe(200)
+      expect(await server.audit('organization.updated')).toEqual([])
     })
 
     it('let one of twenty changes at once win', async () => {

@@ -209,6 +209,73 @@ describe.each(mainDatabase)('domains on %s', (kind) => {
     expect(made).toEqual([{ made: 0 }])
   })
 
+  // A verified domain kept people out at sign-up alone: the administrator of any other organisation made an account with an
+  // address of it, at home there, and so did whoever accepted an invitation of theirs.
+  describe('keep accounts with their addresses at home', () => {
+    const at = 'mercy-home.example'
+    beforeAll(async () => {
+      expect((await prove('mercy', at)).status).toBe(200)
+    })
+    const ask = async (slug: 'mercy' | 'hope', what: 'users' | 'invitations', email: string) =>
+      server.call(await server.tokenOf(`admin@${slug}.example`), `/api/admin/${what}`, {
+        body: { email, ...(what === 'users' ? { name: 'N' } : {}) },
+      })
+    const refused = {
+      status: 400,
+      body: { errors: [{ path: 'email', message: expect.stringContaining('another organisation') }] },
+    }
+    const homeOf = async (email: string) =>
+      (
+        await server.database.run(
+          `select o.slug from mlpipes_auth.accounts a join mlpipes_auth.organizations o on o.id = a.organization_id
+            where a.email_normalized = $1`,
+          [email],
+        )
+      ).map((row) => row['slug'])
+    const accept = async (link: string, form: Record<string, string>) => {
+      const browser = new Browser(server)
+      return browser.submit(await browser.follow(await browser.request(link)), '/invite', form)
+    }
+
+    it.each(['users', 'invitations'] as const)('whoever asks for %s, and is not told whose they are', async (what) => {
+      for (const email of [`ceo@${at}`, `CEO@${at.toUpperCase()}`]) {
+        const answer = await ask('hope', what, email)
+        expect(answer).toMatchObject(refused)
+        expect(answer.text.replaceAll(at, '')).not.toMatch(/mercy/i)
+      }
+      expect(await homeOf(`ceo@${at}`)).toEqual([])
+      expect((await ask('hope', what, `ceo@sub.${at}`)).status, 'it stands for itself alone').toBe(201)
+    })
+
+    it('and binds nobody at home, who also takes others in', async () => {
+      for (const email of [`cto@${at}`, 'contractor@where.example']) {
+        expect((await ask('mercy', 'users', email)).status).toBe(201)
+        expect(await homeOf(email)).toEqual(['mercy'])
+        expect((await ask('mercy', 'invitations', `invited.${email}`)).status).toBe(201)
+      }
+    })
+
+    it('and keeps nobody with an account from being a guest elsewhere', async () => {
+      const email = `guest@${at}`
+      expect((await ask('mercy', 'users', email)).status).toBe(201)
+      expect(await ask('hope', 'users', email), 'as for an address without an account').toMatchObject(refused)
+      expect((await ask('hope', 'invitations', email)).status).toBe(201)
+      expect((await accept(linkIn(await mailTo(server, email, 2)), {})).text).toContain('Welcome')
+      expect(await homeOf(email)).toEqual(['mercy'])
+    })
+
+    it('and is asked again when an invitation of before is accepted', async () => {
+      const email = 'early@late-home.example'
+      expect((await ask('hope', 'invitations', email)).status).toBe(201)
+      const link = linkIn(await mailTo(server, email))
+      expect((await prove('mercy', 'late-home.example')).status).toBe(200)
+      expect((await accept(link, { name: 'Early', password: good })).status).toBe(410)
+      expect(await homeOf(email)).toEqual([])
+      const [refusal] = await server.audit('link.refused')
+      expect(refusal?.details).toEqual({ kind: 'invite', reason: 'address_elsewhere', attempts: 1 })
+    })
+  })
+
   it('leave addresses in another spelling no way round', async () => {
     await prove('hope', 'bücher.example')
     expect((await signUp('a@bücher.example', 'hope')).status).toBe(202)

@@ -108,6 +108,18 @@ const person: Row['target'] = async (server, slug) => ({
   params: { accountId: await newPerson(server, slug) },
   etag: '"1.1"',
 })
+/** Somebody who can have lost a second factor. */
+export async function newFactor(server: AdminServer, accountId: string): Promise<void> {
+  await server.database.run(
+    `insert into mlpipes_auth.totp_credentials (id, account_id, name, sealed_secret, confirmed_at) values ($1, $2, 'Phone', 'x', now())`,
+    [`totp_${unique()}`, accountId],
+  )
+}
+const personWithFactor: Row['target'] = async (server, slug) => {
+  const accountId = await newPerson(server, slug)
+  await newFactor(server, accountId)
+  return { params: { accountId } }
+}
 const guest: Row['target'] = async (server, slug) => ({
   params: { accountId: await newGuest(server, slug) },
   etag: '"1"',
@@ -138,7 +150,7 @@ export const peopleRows: Readonly<Record<string, Row>> = {
   enableUser: { may: admins, status: 200, target: person },
   resetUserPassword: { may: helpers, status: 202, target: person },
   requireUserPasswordChange: { may: helpers, status: 200, target: person },
-  resetUserMfa: { may: helpers, status: 200, target: person },
+  resetUserMfa: { may: helpers, status: 200, target: personWithFactor },
   endUserSessions: { may: helpers, status: 200, target: person },
   listUserSessions: { may: readers, status: 200, target: person },
   endUserSession: { may: helpers, status: 204, target: session },

@@ -1,5 +1,6 @@
 // Organisations over the API: founded, found, renamed, closed on the very next request, and reopened without reviving.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { adminOperations } from '../../src/admin/operations.ts'
 import { mainDatabase } from '../support/server.ts'
 import { newOrganization } from './organization-rows.ts'
 import { type AdminServer, problem, signIn, startAdmin } from './support.ts'
@@ -129,7 +130,8 @@ describe.each(mainDatabase)('organisations on %s', (kind) => {
     await expect(signIn(server, 'member@hope.example')).rejects.toThrow('no code')
     const again = await root(`${path}/${hope}/close`, { body: {} })
     expect(again.body, 'closing what is closed changes nothing').toEqual(closed.body)
-    expect((await root(`/api/admin/organization?organization=${hope}`)).status, 'nobody acts in it').toBe(404)
+    const rename = { method: 'PATCH', body: { name: 'Other' }, headers: { 'if-match': '"1"' } }
+    expect((await root(`/api/admin/organization?organization=${hope}`, rename)).status, 'nobody acts in it').toBe(404)
 
     const reopened = await root(`${path}/${hope}/reopen`, { body: {} })
     expect(reopened).toMatchObject({ status: 200, body: { id: hope, closedAt: null } })
@@ -145,6 +147,38 @@ describe.each(mainDatabase)('organisations on %s', (kind) => {
       expect((await server.audit(name)).map(({ organizationId, details }) => [organizationId, details])).toEqual([
         [hope, { slug: 'hope' }],
       ])
+  })
+
+  it('are read when they are closed: themselves, their policy and their log, by the platform, and nothing else', async () => {
+    const id = await newOrganization(server)
+    await root(`${path}/${id}/close`, { body: {} })
+    const reads = adminOperations.filter((one) => one.method === 'GET' && !one.path.includes(':') && !one.reach)
+    const read: string[] = []
+    for (const operation of reads) {
+      const { status } = await root(`${operation.path}?organization=${id}`)
+      expect([200, 404], operation.id).toContain(status)
+      if (status === 200) read.push(operation.id)
+      const admin = await server.tokenOf('admin@mercy.example')
+      expect((await server.call(admin, `${operation.path}?organization=${id}`)).status).toBe(403)
+    }
+    expect(read.sort()).toEqual(['exportAuditEvents', 'getOrganization', 'getPolicy', 'listAuditEvents'])
+    expect((await root(`/api/admin/organization?organization=${id}`)).body).toMatchObject({
+      id,
+      closedAt: expect.any(String),
+    })
+    const log = await root(`/api/audit/logs?organization=${id}&name=organization.closed`)
+    expect(log.body['items']).toMatchObject([{ organizationId: id, name: 'organization.closed' }])
+    const file = await root(`/api/audit/export?organization=${id}`)
+    expect(file.text).toContain('"organization.closed"')
+    for (const name of ['audit.read', 'audit.exported'])
+      expect((await server.audit(name))[0]).toMatchObject({ organizationId: id })
+    for (const [method, at] of [
+      ['PATCH', '/api/admin/organization'],
+      ['PUT', '/api/admin/policy'],
+      ['POST', '/api/admin/policy/preview'],
+      ['POST', '/api/admin/users'],
+    ] as const)
+      expect((await root(`${at}?organization=${id}`, { method, body: {} })).status, at).toBe(404)
   })
 
   it('are not closed from within, nor without a step-up, and ids of none are none', async () => {

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { Browser } from '../support/client.ts'
 import { linkIn, mailTo } from '../support/mails.ts'
 import { databaseKinds, password } from '../support/server.ts'
-import { newGuest, newPerson, newSession, organizationId } from './matrix-rows.ts'
+import { newFactor, newGuest, newPerson, newSession, organizationId } from './matrix-rows.ts'
 import { type AdminServer, problem, signIn, startAdmin } from './support.ts'
 
 const chosen = 'Lavender-Kayak-93-Moss'
@@ -117,6 +117,24 @@ describe.each(databaseKinds)('people over the admin API on %s', (kind) => {
     expect(await events(id)).toEqual(expect.arrayContaining(['totp.removed', 'factor.reset', 'access.ended']))
     expect((await mailTo(server, email)).subject).toMatch(/\S/)
     expect(await act(id, 'reset-password'), 'a mailbox is not enough meanwhile').toMatchObject({ status: 409 })
+  })
+
+  it('resets no second factor where there is none: it would lock out whoever needs none', async () => {
+    const id = await newPerson(server, 'mercy')
+    const refused = await act(id, 'reset-mfa')
+    expect(refused).toMatchObject({ status: 409, body: { type: problem('not_possible') } })
+    expect(refused.body['errors']).toEqual([{ path: '', message: 'has no second factor; nothing to reset' }])
+    expect((await server.call(admin, `${users}/${id}`)).body).toMatchObject({ factorResetUntil: null })
+    expect(await events(id)).toEqual([])
+    // Half a set-up is none; a whole one is.
+    await newFactor(server, id)
+    await run('update mlpipes_auth.totp_credentials set confirmed_at = null where account_id = $1', [id])
+    expect((await act(id, 'reset-mfa')).status).toBe(409)
+    await run('update mlpipes_auth.totp_credentials set confirmed_at = now() where account_id = $1', [id])
+    expect((await act(id, 'reset-mfa')).status).toBe(200)
+    expect((await act(id, 'reset-mfa')).status, 'while it is open').toBe(200)
+    await run("update mlpipes_auth.accounts set factor_reset_until = now() - interval '1 hour' where id = $1", [id])
+    expect((await act(id, 'reset-mfa')).status, 'after it has lapsed: nothing else lets them in').toBe(200)
   })
 
   it('changes a name and details, and nothing else', async () => {

@@ -95,6 +95,39 @@ describe('the rules for administrators', () => {
     expect((await run(factors, [id('second@mercy.example')]))[0]).toEqual({ n: 1 })
   })
 
+  it('lets nobody change the name or the details of somebody who holds more, but their own', async () => {
+    await custom('support@mercy.example', ['user:read', 'user:update'])
+    const support = await as('support@mercy.example')
+    const patch = async (accountId: string, body: object) => {
+      const path = `/api/admin/users/${accountId}`
+      return server.call(support, path, {
+        method: 'PATCH',
+        body,
+        headers: { 'if-match': await etagOf(support, path) },
+      })
+    }
+    const guestAdmin = await newPerson(server, 'mercy')
+    const admins = [id('second@mercy.example'), guestAdmin, id('support@mercy.example')]
+    for (const account of admins.slice(1))
+      await run(
+        `insert into mlpipes_auth.memberships (account_id, organization_id, home, roles) values ($1, $2, false, '{org_admin}')`,
+        [account, await organizationId(server, 'hope')],
+      )
+    for (const account of admins.slice(0, 2))
+      for (const body of [{ name: 'Somebody Else' }, { metadata: { npi: '1234567893' } }, {}])
+        expect(await patch(account, body)).toMatchObject({ status: 403, body: { type: problem('forbidden') } })
+    expect((await server.audit('admin.access_denied'))[0]?.details).toMatchObject({
+      operation: 'updateUser',
+      reason: 'forbidden',
+      target: guestAdmin,
+    })
+    const own = id('support@mercy.example')
+    expect(await patch(own, { name: 'My Own' }), 'whatever they hold elsewhere').toMatchObject({ status: 200 })
+    expect(await patch(await newPerson(server, 'mercy'), { name: 'Colleague' })).toMatchObject({ status: 200 })
+    await run('delete from mlpipes_auth.memberships where account_id = any($1) and not home', [admins])
+    await restore('support@mercy.example', ['support'])
+  })
+
   it('F73: leaves an administrator, when two demote each other twenty times at once', async () => {
     const names = ['admin@mercy.example', 'second@mercy.example'] as const
     const tokens = await Promise.all(names.map(as))

@@ -90,6 +90,12 @@ export const samples: readonly SendableMessage[] = (() => {
       data: { link, hours: 72, organizationName: clientName, inviterName: 'Dr. José Núñez-O’Neil' },
     },
     { template: 'reset-link', to, data: { link, minutes: 30, hasSecondFactor: true } },
+    { template: 'welcome', to, data: { link, minutes: 30, name: 'Ada Moreno', organizationName: `A ${clientName}` } },
+    {
+      template: 'welcome-without-password',
+      to,
+      data: { link, name: 'Ada Moreno', organizationName: `B ${clientName}` },
+    },
     { template: 'email-change-confirm', to, data: { link, hours: 24, name: 'Ada Moreno' } },
     ...noticeKinds.map((kind) => ({
       template: 'notice' as const,

@@ -81,6 +81,9 @@ describe.each(samples.map((message) => ({ name: nameOf(message), message })))('t
       expect(text).toContain('From: Firefox on Linux, from 192.0.2.7 & <i>more</i>')
       expect(html).toContain('This was not me')
       expect(text).toContain('“This was not me”')
+    } else if (message.template === 'welcome-without-password') {
+      expect(text).toMatch(/does not expire/)
+      expect(usefulSeconds(message), 'always').toBeUndefined()
     } else if (message.template !== 'sign-up-known') {
       expect(text).toMatch(/(for|within) (10 minutes|15 minutes|30 minutes|24 hours|1 day|3 days)\b/)
       expect(text).toMatch(/do nothing/)

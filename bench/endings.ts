@@ -136,7 +136,17 @@ export function makeCauses(means: Means | undefined): Readonly<Record<EndingCaus
     ended_by_administrator: { tells: true, prepare: administer(({ uid }) => `/api/admin/sessions/${uid}`, 'DELETE') },
     disabled: { tells: true, prepare: administer(({ accountId }) => `/api/admin/users/${accountId}/disable`) },
     password_changed: { tells: true, prepare: changePassword('another browser') },
-    factor_changed: { tells: true, prepare: administer(({ accountId }) => `/api/admin/users/${accountId}/reset-mfa`) },
+    factor_changed: {
+      tells: true,
+      async prepare(subject) {
+        await given().owner.query(
+          `insert into mlpipes_auth.totp_credentials (id, account_id, name, sealed_secret, confirmed_at)
+            values ('totp_' || $1, $1, 'Phone', 'x', now())`,
+          [subject.accountId],
+        )
+        return administer(({ accountId }) => `/api/admin/users/${accountId}/reset-mfa`)(subject)
+      },
+    },
     idle: { tells: true, prepare: reach('idle_expires_at') },
     absolute: { tells: true, prepare: reach('absolute_expires_at') },
     policy_tightened: {

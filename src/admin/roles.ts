@@ -162,6 +162,10 @@ export function addRoles({ on }: Kernel): void {
   on(operations.update, async (tx, { organization, params, body, caller, about, expected }) => {
     const before = await requireRole(tx, organization.id, params.name)
     requireAll(caller, new Set([...before.permissions, ...(body.permissions ?? [])].filter(isPermission)))
+    if (Object.keys(body).length === 0) {
+      if (before.version !== expected[0]) throw new ApiProblem('version_stale')
+      return { body: toAnswer(before), version: [before.version] }
+    }
     const values = [organization.id, params.name, ...expected, body.description ?? null, body.permissions ?? null]
     const [row] = await runIn(tx, update, values)
     if (!row) throw new ApiProblem('version_stale')

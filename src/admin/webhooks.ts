@@ -70,6 +70,11 @@ export function addWebhooks({ on }: Kernel, { secrets, allowsLoopback }: Webhook
   on(operations.update, async (tx, call) => {
     const { organization, params, body, about, expected } = call
     assertReceiver(body.url)
+    if (Object.keys(body).length === 0) {
+      const unchanged = await require(tx, call)
+      if (unchanged.version !== expected[0]) throw await staleOrNotHere(tx, call)
+      return answer(unchanged)
+    }
     const wanted = { version: expected[0] ?? 0, ...body }
     const updated = await updateWebhook(tx, organization.id, params.webhookId, wanted)
     if (!updated) throw await staleOrNotHere(tx, call)

@@ -114,7 +114,7 @@ export function createInvitations(parts: Parts): Invitations {
     return { email, roles, organization, hasAccount: known !== undefined }
   }
 
-  async function createAccount(tx: Tx, invitation: Invitation, name: string, hash: string): Promise<string> {
+  async function createAccount(tx: Tx, invitation: Invitation, name: string, hash?: string): Promise<string> {
     const id = randomId('acc')
     const made = await tx
       .insertInto('accounts')
@@ -130,7 +130,7 @@ export function createInvitations(parts: Parts): Invitations {
       .onConflict((conflict) => conflict.column('email_normalized').doNothing())
       .executeTakeFirst()
     if (made.numInsertedOrUpdatedRows !== 1n) throw new Undone()
-    await tx.insertInto('password_credentials').values({ account_id: id, hash }).execute()
+    if (hash !== undefined) await tx.insertInto('password_credentials').values({ account_id: id, hash }).execute()
     return id
   }
 
@@ -197,11 +197,9 @@ export function createInvitations(parts: Parts): Invitations {
       const known = await accountOf(invitation.email)
       let person: Person
       if (known === undefined) {
-        const { organization, email } = invitation
-        const context = { email, name, organizationName: organization.name }
-        const checked = checkNewPassword(password, effectivePasswordRules(organization.policy), context)
-        if (!checked.ok) return { ok: false, reason: 'password', problems: checked.problems }
-        person = { name, hash: await passwords.hash(password) }
+        const problems = problemsOf(invitation, name, password)
+        if (problems.length > 0) return { ok: false, reason: 'password', problems }
+        person = { name, hash: takesPasswords(invitation) ? await passwords.hash(password) : undefined }
       } else {
         person = known
       }
@@ -214,6 +212,19 @@ export function createInvitations(parts: Parts): Invitations {
       }
     },
   }
+}
+
+/** Whether somebody new chooses a password: not where the organisation lets nobody sign in with one. */
+export function takesPasswords({ organization }: Pick<Invitation, 'organization'>): boolean {
+  return organization.policy.loginMethods.includes('password')
+}
+
+function problemsOf(invitation: Invitation, name: string, password: string): readonly PasswordProblem[] {
+  if (!takesPasswords(invitation)) return []
+  const { organization, email } = invitation
+  const context = { email, name, organizationName: organization.name }
+  const checked = checkNewPassword(password, effectivePasswordRules(organization.policy), context)
+  return checked.ok ? [] : checked.problems
 }
 
 // Asked again when it is accepted: the domain may have been verified since. What the operator sends counts always.
@@ -247,7 +258,7 @@ function refusedEvent(
 }
 
 /** Who accepts: somebody new, or an account that is there. */
-type Person = { readonly name: string; readonly hash: string } | Known
+type Person = { readonly name: string; readonly hash: string | undefined } | Known
 
 interface Known {
   readonly id: string

@@ -9,7 +9,7 @@ import { createLinkPages } from '../http/link-pages.ts'
 import { originOf } from '../http/origin.ts'
 import type { Views } from '../http/views.ts'
 import { nameMissing, newPasswordData, type PageError } from '../login/pages.ts'
-import type { Invitation, Invitations } from './invitations.ts'
+import { type Invitation, type Invitations, takesPasswords } from './invitations.ts'
 
 const acceptForm = z.strictObject({
   csrf: z.string().max(128),
@@ -43,6 +43,7 @@ export function addInvitationRoutes(app: FastifyInstance, { issuer, invitations,
       email: invitation.email,
       organizationName: invitation.organization.name,
       hasAccount: invitation.hasAccount,
+      takesPasswords: takesPasswords(invitation),
       name,
       ...newPasswordData(invitation.organization.policy, problems, 'first'),
       error,

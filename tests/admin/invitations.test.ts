@@ -206,6 +206,24 @@ describe.each(databaseKinds)('an invitation on %s', (kind) => {
     await run(`delete from mlpipes_auth.webhooks where id = 'wh_joined'`)
   })
 
+  it('asks for no password where the organisation takes none', async () => {
+    const setPolicy = (policy: object) =>
+      run('update mlpipes_auth.organizations set policy = $2::jsonb where id = $1', [mercy, JSON.stringify(policy)])
+    const { email, link } = await send('a person', [])
+    await setPolicy({ loginMethods: ['magic_link'] })
+    const browser = new Browser(server)
+    const page = await browser.follow(await browser.request(link))
+    const accepted = await browser.submit(page, '/invite', { name: 'New' })
+    await setPolicy({})
+    expect(page.text).toContain('You need no password here')
+    expect(page.text).not.toContain('type="password"')
+    expect(accepted.status).toBe(200)
+    expect(await rolesOf(email)).toEqual([[]])
+    const held = `select count(*)::integer as passwords from mlpipes_auth.password_credentials c
+      join mlpipes_auth.accounts a on a.id = c.account_id where a.email_normalized = $1`
+    expect(await run(held, [email])).toEqual([{ passwords: 0 }])
+  })
+
   it('of an administrator is spent once by 20 at the same moment', async () => {
     const { email, link } = await send('a person', ['support'])
     const browser = new Browser(server)

@@ -195,6 +195,8 @@ const table: Readonly<Record<string, Guard>> = {
   'GET /device/:uid': 'protocol',
   'GET /oauth/authorize': 'protocol',
   'POST /oauth/authorize': 'protocol',
+  'GET /oauth/logout': 'protocol',
+  'POST /oauth/logout': 'protocol',
   'POST /oauth/register': 'protocol',
   'GET /oauth/register/:clientId': 'protocol',
   'PUT /oauth/register/:clientId': 'protocol',
@@ -216,6 +218,7 @@ const endpoints = [
   ['GET', '/device/unknown'],
   ['GET', '/oauth/authorize'],
   ['POST', '/oauth/authorize'],
+  ['POST', '/oauth/logout'],
   ['POST', '/oauth/register'],
   ['GET', '/oauth/register/ehr'],
   ['PUT', '/oauth/register/ehr'],
@@ -386,10 +389,10 @@ describe('the route table', () => {
   it.each(endpoints)('%s %s gives nothing to who proves nothing, in every spelling', async (method, path) => {
     for (const variant of variants(path)) {
       const answer = await send(method, variant)
-      if (path === '/oauth/authorize' && answer.status === 303) {
-        // A posted request is kept for a minute and asked for again by GET.
-        expect(answer.location).toMatch(/^\/oauth\/authorize\?posted=[\w-]{43}$/)
-        expect((await send('GET', answer.location)).status).toBe(400)
+      if (/authorize|logout$/.test(path) && answer.status === 303) {
+        // A posted request is kept for a minute and asked for again by GET. Whoever has no session has none to end.
+        expect(answer.location).toMatch(/^\/oauth\/(?:authorize|logout)\?posted=[\w-]{43}$/)
+        expect((await send('GET', answer.location)).status).toBe(path === '/oauth/logout' ? 200 : 400)
         continue
       }
       expect([400, 401, 403, 404, 415], `${method} ${variant}`).toContain(answer.status)

@@ -172,6 +172,7 @@ export interface Schema {
     payload: Json
     account_id: string | null
     organization_id: string | null
+    surplus_in: Generated<string[] | null>
     ip: string | null
     user_agent: string | null
     created_at: GeneratedTimestamp
@@ -185,7 +186,6 @@ export interface Schema {
     absolute_seconds: number | null
   }
   session_organizations: { session_uid: string; organization_id: string }
-  session_surplus: { session_uid: string; organization_id: string }
   session_tightenings: {
     id: Generated<string>
     organization_id: string

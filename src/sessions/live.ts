@@ -15,8 +15,7 @@ const isOutside = `(t.organization_id = s.organization_id
       and (t.allowed_cidrs is not null and s.ip is null or not (s.ip <<= any(t.allowed_cidrs))))`
 
 /** Whether it was too many when the change `t` allowed fewer at once. What begins later makes room itself (concurrency.ts). */
-const isSurplus = `exists (select from mlpipes_auth.session_surplus x
-      where x.session_uid = s.uid and x.organization_id = t.organization_id)`
+const isSurplus = 't.organization_id = any(s.surplus_in)'
 
 /** Why it is over under the change `t`, or null. */
 export const overUnderChange = `case

@@ -27,13 +27,15 @@ const remember = `with covered as (delete from mlpipes_auth.session_tightenings
  * those that are live under all changes, that of now included.
  */
 const markSurplus = (many: string) => `with many as (${many}), marked as (
-      insert into mlpipes_auth.session_surplus (session_uid, organization_id)
-        select placed.uid, many.id from many cross join lateral (
+      update mlpipes_auth.sessions s set surplus_in = array_append(s.surplus_in, placed.id)
+      from (
+        select many.id, many.most, theirs.uid, theirs.place from many cross join lateral (
           select s.uid, row_number() over (order by s.signed_in_at desc, s.created_at desc, s.uid desc) as place
           from mlpipes_auth.sessions s where s.account_id = many.account_id and s.signed_in_at is not null
             and ${isUsedFor('many.id')} and ${isLive}
-        ) as placed where placed.place > many.most
-      on conflict do nothing returning organization_id
+        ) as theirs
+      ) as placed where s.uid = placed.uid and placed.place > placed.most
+      returning placed.id as organization_id
     )`
 // Who has too many to begin with: few or nobody, so that the rest is not looked at.
 const surplusOfChange = `${markSurplus(`select $1::text as id, $2::integer as most, account_id from (
@@ -184,13 +186,9 @@ const walks = [step(own), step(others)]
 // Asked again, of everything at once: a session that somebody held, or that went from one walk to the other, is found here.
 const isLeft = (sessions: string) => `exists (select from ${sessions} where ${isOpen} and t.changed_at >= s.created_at
       and (${exceeds('t')} or ${overUnderChange} is not null)`
-const finish = `with gone as (
-      delete from mlpipes_auth.session_tightenings t where t.organization_id = $1
-        and not ${isLeft('mlpipes_auth.sessions s')} and s.organization_id = $1)
-        and not ${isLeft('mlpipes_auth.session_organizations o join mlpipes_auth.sessions s on s.uid = o.session_uid')} and o.organization_id = $1)
-    )
-    delete from mlpipes_auth.session_surplus x where x.organization_id = $1
-      and exists (select from mlpipes_auth.sessions s where s.uid = x.session_uid and s.ended_at is not null)`
+const finish = `delete from mlpipes_auth.session_tightenings t where t.organization_id = $1
+    and not ${isLeft('mlpipes_auth.sessions s')} and s.organization_id = $1)
+    and not ${isLeft('mlpipes_auth.session_organizations o join mlpipes_auth.sessions s on s.uid = o.session_uid')} and o.organization_id = $1)`
 
 /**
  * Goes through the sessions of changes that wait, in batches. Whatever stops it, the next one begins anew with what is left.

@@ -56,7 +56,6 @@ const filling = (x: string, y: string) => {
     `insert into sign_in_flows (interaction_hash, account_id, organization_id, expires_at)
       values ('flow-guest-${x}', '${guest}', 'org_${y}', ${hour})`,
     `insert into session_organizations values ('session_acc_${x}1', 'org_${y}')`,
-    `insert into session_surplus values ('session_acc_${x}1', 'org_${x}')`,
     `insert into session_tightenings (organization_id, idle_seconds, absolute_seconds) values ('org_${x}', 600, 3600)`,
     `insert into consents (account_id, client_id, scopes)
       values ('acc_${x}1', 'client_${x}', '{openid}'), ('${guest}', 'client_${y}', '{openid}')`,
@@ -151,7 +150,6 @@ export const scopedTables: Readonly<Record<string, Rule>> = {
     },
     adds: never,
   },
-  session_surplus: { sees: isHere, adds: never },
   session_tightenings: { sees: isHere, adds: never },
   organization_roles: { sees: isHere },
   organization_domains: { sees: isHere },

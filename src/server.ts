@@ -257,6 +257,7 @@ export async function createServer(options: ServerOptions): Promise<AuthServer> 
   await app.register((scope) =>
     mountProvider(scope, {
       issuer,
+      secrets,
       payloads,
       provider: live.current,
       documents: live.documents,

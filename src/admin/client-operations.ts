@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { clientFields, clientMembers } from '../clients/clients.ts'
 import { maxOverlapSeconds } from '../clients/secret.ts'
 import { organizationPermissions } from '../organizations/permissions.ts'
-import { flag, idParam, instant, listQuery, operation, pageOf, search } from './operation.ts'
+import { flag, idParam, instant, listQuery, maxVersion, operation, pageOf, search } from './operation.ts'
 
 const group = 'Clients'
 const params = z.strictObject({ clientId: idParam })
@@ -190,13 +190,22 @@ export const operations = {
     description:
       'The old one is dead at once, or works beside the new one for `overlapSeconds`, at most a week. Tokens that were issued go on.',
     params,
-    body: z.strictObject({ overlapSeconds: z.number().int().min(0).max(maxOverlapSeconds).default(0) }),
+    body: z.strictObject({
+      overlapSeconds: z.number().int().min(0).max(maxOverlapSeconds).default(0),
+      version: z
+        .number()
+        .int()
+        .min(0)
+        .max(maxVersion)
+        .optional()
+        .meta({ description: 'Of the client as it was read: a client that was changed since keeps its secret.' }),
+    }),
     answer: {
       status: 200,
       description: 'The new secret.',
       schema: z.strictObject({ client_id: z.string(), client_secret: secret }).meta({ id: 'ClientSecret' }),
     },
-    problems: ['not_possible'],
+    problems: ['not_possible', 'version_stale'],
   }),
   delete: operation({
     id: 'deleteClient',

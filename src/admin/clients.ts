@@ -71,7 +71,7 @@ export function addClients({ on }: Pick<Kernel, 'on'>, parts: ClientParts): void
     requireAll(caller, new Set(before.permissions))
     const { clientId } = before
     const members = patched(before.members, call.body)
-    assertRegistrable(parts, clientId, members)
+    assertRegistrable(parts, clientId, members, before.members)
     const lost = before.permissions.length > 0 ? permissionProblems(members) : []
     if (lost.length > 0) throw new ApiProblem('not_possible', lost)
     assertAllowed(caller, before.members, members, now())
@@ -101,9 +101,11 @@ export function addClients({ on }: Pick<Kernel, 'on'>, parts: ClientParts): void
 
   on(operations.replaceSecret, async (tx, call) => {
     const { organization, caller, about, body } = call
-    const { clientId, permissions } = await require(tx, call, true)
+    const { clientId, permissions, version } = await require(tx, call, true)
     requireAll(caller, new Set(permissions))
     const { overlapSeconds } = body
+    // A third secret would end the first, which is the one in use: whoever sends a form twice is not to lose it.
+    if (body.version !== undefined && body.version !== version) throw new ApiProblem('version_stale')
     const replacing = { ...about, clientId, organizationId: organization.id, overlapSeconds }
     const replaced = await replaceClientSecret(tx, secrets, replacing)
     if (!replaced) throw notPossible('token_endpoint_auth_method', 'this client proves itself without a secret')
@@ -164,8 +166,13 @@ async function require(
   return found
 }
 
-function assertRegistrable({ clientProblem }: ClientParts, clientId: string, members: ClientMembers): void {
-  const problems = registrationProblems(clientProblem, clientId, members)
+function assertRegistrable(
+  { clientProblem }: ClientParts,
+  clientId: string,
+  members: ClientMembers,
+  before?: ClientMembers,
+): void {
+  const problems = registrationProblems(clientProblem, clientId, members, before)
   if (problems.length > 0) throw new ApiProblem('input_invalid', problems)
 }
 

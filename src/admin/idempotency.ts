@@ -52,7 +52,7 @@ export async function once(
   asked: IdempotentRequest,
   work: () => Promise<StoredAnswer>,
 ): Promise<StoredAnswer> {
-  const keyHash = sha256(JSON.stringify([asked.callerId, asked.organizationId ?? null, asked.key]))
+  const keyHash = keyHashOf(asked)
   const requestHash = sha256(JSON.stringify(asked.request))
   const context = `idempotency:${keyHash}`
   const [lock] = await runIn(tx, begin, [keyHash])
@@ -67,6 +67,18 @@ export async function once(
   const sealed = secrets.seal(JSON.stringify(answer), context)
   await runIn(tx, keep, [keyHash, asked.organizationId ?? null, requestHash, answer.status, sealed, keptSeconds])
   return answer
+}
+
+/** Whether the key has answered already, so that nothing has to be prepared for it. */
+export async function isAnswered(
+  database: Pick<Database, 'run'>,
+  asked: Omit<IdempotentRequest, 'request'>,
+): Promise<boolean> {
+  return (await database.run(find, [keyHashOf(asked)])).length > 0
+}
+
+function keyHashOf({ callerId, organizationId, key }: Omit<IdempotentRequest, 'request'>): string {
+  return sha256(JSON.stringify([callerId, organizationId ?? null, key]))
 }
 
 /** Deletes keys whose day is over, at most `limit` of them; returns how many. */

@@ -8,6 +8,8 @@ import { ApiProblem } from '../api/problems.ts'
 import { appendAudit } from '../audit/audit.ts'
 import { type ListedLink, linkSeconds, type MailLinks } from '../credentials/mail-links.ts'
 import type { Throttle } from '../credentials/throttle.ts'
+import type { Database } from '../db/database.ts'
+import { transactFor } from '../db/organization-transaction.ts'
 import type { Invitations, InviteOutcome } from '../invitations/invitations.ts'
 import { maxOpenInvitations } from '../invitations/open.ts'
 import { NotHere } from './call.ts'
@@ -52,7 +54,7 @@ export const operations = {
     group,
     permission: 'user:create',
     summary: 'Invite somebody',
-    description: `Mails a link that works for ${linkSeconds.invite / 3_600} hours. Who has an account in another organisation becomes a guest with it; anybody else makes one. Roles that permit something need membership:write, a step-up, and that the caller holds it too. It counts while the caller could still send it, and ends an older one to the same address. An address gets three invitations in 15 minutes, an organisation has at most ${maxOpenInvitations} open ones.`,
+    description: `Mails a link that works for ${linkSeconds.invite / 3_600} hours. Who has an account in another organisation becomes a guest with it; anybody else makes one. Roles that permit something need membership:write, a step-up, and that the caller holds it too. It counts while the caller could still send it, and ends an older one to the same address. An organisation sends three invitations to an address in 15 minutes, and an organisation has at most ${maxOpenInvitations} open ones.`,
     body: z.strictObject({ email, roles: roleList.default([]) }),
     answer: { status: 201, description: 'The invitation.', schema: invitationSchema },
     problems: ['step_up_required', 'client_too_weak', 'not_possible', 'throttled'],
@@ -71,6 +73,7 @@ export const operations = {
 } as const
 
 export interface InvitationParts {
+  readonly database: Database
   readonly invitations: Pick<Invitations, 'invite'>
   readonly throttle: Pick<Throttle, 'take'>
   readonly links: MailLinks
@@ -78,16 +81,21 @@ export interface InvitationParts {
 }
 
 export function addInvitations({ on, onPrepared }: Kernel, parts: InvitationParts): void {
-  const { invitations, throttle, links, now } = parts
+  const { database, invitations, throttle, links, now } = parts
   on(operations.list, async (tx, { organization, page }) => {
     const rows = await links.list(tx, kind, organization.id, page.after?.[0], page.limit + 1)
     return { body: page.answer(rows, toAnswer, ({ idHash }) => [idHash]) }
   })
 
-  onPrepared(operations.create, async ({ body: { email: address } }) => {
+  onPrepared(operations.create, async (asked) => {
+    const { email: address } = asked.body
     if (!isEmailShaped(normalizeEmail(address)))
       throw new ApiProblem('input_invalid', [{ path: 'email', message: 'must be a whole e-mail address' }])
-    await countMail(throttle, 'invite', { email: address })
+    // Outside the transaction that invites, as in user-access.ts. On the budget of an address that the caller may invite, and
+    // of this organisation: nobody keeps another from inviting somebody.
+    const { id } = asked.organization
+    await transactFor(database.kysely, id, (tx) => assertMayGive(tx, id, asked.caller, asked.body.roles, now()))
+    await countMail(throttle, 'invite', { email: address, within: id })
     return async (tx, { organization, body, caller, about }) => {
       const { roles } = body
       await assertMayGive(tx, organization.id, caller, roles, now())

@@ -47,7 +47,7 @@ import { assertPermitted, assertScope, assertSteppedUp, requirePermission } from
 import { type Call, chooseOrganization, toCall } from './call.ts'
 import type { Caller, Callers, OrganizationRef } from './caller.ts'
 import { createDenials } from './denials.ts'
-import { once, readIdempotencyKey, type StoredAnswer } from './idempotency.ts'
+import { isAnswered, once, readIdempotencyKey, type StoredAnswer } from './idempotency.ts'
 import type { AdminOperation } from './operation.ts'
 import { administrationKey } from './rules.ts'
 import { forAnyOf, toEtag } from './versions.ts'
@@ -148,15 +148,17 @@ export function createKernel(scope: FastifyInstance, parts: KernelParts): Kernel
     route(operation, async (request, reply) => {
       const before = toCall(secrets, operation, request, standingOf(request))
       const key = operation.answer.status === 201 ? readIdempotencyKey(request.headers['idempotency-key']) : undefined
-      const run = await prepare(before)
+      const organizationId = operation.reach === 'platform' ? undefined : before.organization.id
+      const keyed = key === undefined ? undefined : { callerId: before.caller.id, organizationId, key }
+      const isReplay = keyed !== undefined && (await isAnswered(database, keyed))
+      const prepared = isReplay ? undefined : await prepare(before)
       const answer = await forAnyOf(before.versions, (expected) =>
         transact(database.kysely, async (tx) => {
           const call = { ...before, expected, caller: await settle(tx, callers, operation, before) }
-          const work = async () => toStored(operation, await run(tx, call))
-          if (key === undefined) return work()
-          const organizationId = operation.reach === 'platform' ? undefined : call.organization.id
-          const asked = [operation.id, request.url, request.body ?? null]
-          return once(tx, secrets, { callerId: call.caller.id, organizationId, key, request: asked }, work)
+          // A replay prepares nothing, but for one whose day ended in between.
+          const work = async () => toStored(operation, await (prepared ?? (await prepare(before)))(tx, call))
+          if (keyed === undefined) return work()
+          return once(tx, secrets, { ...keyed, request: [operation.id, request.url, request.body ?? null] }, work)
         }),
       )
       return send(reply, answer)

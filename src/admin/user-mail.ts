@@ -22,14 +22,17 @@ type Addressee = Pick<User, 'id' | 'email' | 'name' | 'secondFactors'>
 /**
  * Counts a mail before the transaction that writes it, on the same budget as those that its owner asks for: an
  * administrator fills nobody's mailbox either (F56).
+ * @param within the organisation whose own budget it is on
  * @throws ApiProblem when too many of this kind went to the address
  */
 export async function countMail(
   throttle: Pick<Throttle, 'take'>,
   purpose: 'invite' | 'reset',
-  { email, id: accountId }: { readonly email: string; readonly id?: string },
+  { email, id: accountId, within }: { readonly email: string; readonly id?: string; readonly within?: string },
 ): Promise<void> {
-  const to = { identifier: normalizeEmail(email), accountId, ip: undefined, deviceHash: undefined }
+  const address = normalizeEmail(email)
+  const identifier = within === undefined ? address : `${within} ${address}`
+  const to = { identifier, accountId, ip: undefined, deviceHash: undefined }
   const taken = await throttle.take({ purpose, ...to, isByAdministrator: true })
   if (taken.ok) return
   const errors = taken.reason === 'account' ? [{ path: '', message: mailboxIsFull }] : []

@@ -14,8 +14,9 @@ export function registrationProblems(
   clientProblem: ClientProblem,
   clientId: string,
   members: ClientMembers,
+  before?: ClientMembers,
 ): { readonly path: string; readonly message: string }[] {
-  const problems = [...memberProblems(members), ...listProblems(members)]
+  const problems = [...memberProblems(members), ...listProblems(members, before)]
   if (problems.length > 0) return problems
   const message = clientProblem({
     ...clientMetadata(members),
@@ -33,11 +34,17 @@ const lists = [
   'backchannel_logout_causes',
 ] as const satisfies readonly ClientField[]
 /** RFC 7591 §3.2.2: what could only be a mistake is refused, not mended in silence. */
-function listProblems(members: ClientMembers): { readonly path: ClientField; readonly message: string }[] {
+function listProblems(
+  members: ClientMembers,
+  before?: ClientMembers,
+): { readonly path: ClientField; readonly message: string }[] {
   const isService = members.grant_types.length > 0 && members.grant_types.every((name) => name === 'client_credentials')
-  const twice = lists.filter((path) => new Set(members[path]).size !== (members[path]?.length ?? 0))
+  // What an operator's file said otherwise stands in the way of no other change.
+  const changed = lists.filter((path) => !before || JSON.stringify(before[path]) !== JSON.stringify(members[path]))
+  const twice = changed.filter((path) => new Set(members[path]).size !== (members[path]?.length ?? 0))
   const problems = twice.map((path) => ({ path, message: 'must not hold one twice' }))
-  if (!isService || members.redirect_uris.length === 0) return problems
+  const mayBeFull = !changed.includes('redirect_uris') && !changed.includes('grant_types')
+  if (!isService || mayBeFull || members.redirect_uris.length === 0) return problems
   const message = 'must be empty: with client_credentials alone nobody is sent anywhere'
   return [...problems, { path: 'redirect_uris', message }]
 }

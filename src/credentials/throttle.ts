@@ -122,7 +122,10 @@ export interface ThrottleRequest {
   /** SHA-256 of the device cookie. Whether the account knows it is looked up in the statement that counts. */
   readonly deviceHash: string | undefined
   readonly accountId?: string | undefined
-  /** Asked by an administrator, who is known and may have a hundred people to write to: no client address is held to it. */
+  /**
+   * Asked by an administrator, who is known and may have a hundred people to write to: the mailbox alone is held to it, and
+   * what one organisation does is on no budget that others share.
+   */
   readonly isByAdministrator?: boolean
 }
 
@@ -228,22 +231,25 @@ export function createThrottle(parts: {
       limit: limits[rule.perAccount],
       slows: rule.isGuess && !rule.neverSlows,
     } as const
-    const unknown = { slows: false, devices: 'unknown' } as const
     return [
       { ...perAccount, key: keyOf(...account), devices: rule.separatesDevices ? 'unknown' : 'any' },
       ...(rule.separatesDevices && deviceHash !== undefined
         ? [{ ...perAccount, key: keyOf('device', deviceHash, ...account), devices: 'known' } as const]
         : []),
-      ...(isByAdministrator
-        ? []
-        : [
-            {
-              ...unknown,
-              scope: 'address',
-              key: keyOf('address', rule.perAddress, addressGroup(request.ip) ?? 'unknown'),
-              limit: limits[rule.perAddress],
-            } as const,
-          ]),
+      ...(isByAdministrator ? [] : sharedBudgets(request.ip, rule)),
+    ]
+  }
+
+  /** Of whoever comes from that address, and of everybody. */
+  function sharedBudgets(ip: string | undefined, { perAddress }: Rule): Counter[] {
+    const unknown = { slows: false, devices: 'unknown' } as const
+    return [
+      {
+        ...unknown,
+        scope: 'address',
+        key: keyOf('address', perAddress, addressGroup(ip) ?? 'unknown'),
+        limit: limits[perAddress],
+      },
       {
         ...unknown,
         scope: 'global',

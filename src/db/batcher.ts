@@ -22,8 +22,9 @@ export interface BatcherOptions<Item, Result> {
 
 /** A statement that takes longer waits for somebody's lock, most likely: the next goes past it. */
 const patienceMs = 100
-/** So many may be gone past at a time. */
+/** So many may be gone past at a time, of all batchers of the process: each holds a connection of the pool. */
 const maxPassed = 4
+let passed = 0
 
 /** Thrown for an item that found the queue full. */
 export class BatchQueueFull extends Error {}
@@ -32,7 +33,6 @@ export class BatchQueueFull extends Error {}
 export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result>): (item: Item) => Promise<Result> {
   let waiting: Waiting<Item, Result>[] = []
   let inFlight = 0
-  let passed = 0
   let scheduled = false
 
   function schedule() {

@@ -30,7 +30,7 @@ export function addIntegratorRoutes(app: FastifyInstance, parts: IntegratorRoute
   addRegistration(door, desk, createTurns())
   addApp(door, parts)
   addChange(door, desk)
-  addSecret(door, desk, createTurns())
+  addSecret(door, desk)
   addConfirmed(door, desk)
 }
 

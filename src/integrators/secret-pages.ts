@@ -6,9 +6,8 @@ import type { Door, Visit } from '../self-service/door.ts'
 import { addressOf, paths } from '../self-service/places.ts'
 import { type App, appOf, twoSecretsUntil } from './apps.ts'
 import { overlaps } from './choices.ts'
-import { allowedTo, appIdOf, operations, orWrong } from './desk.ts'
+import { allowedTo, operations, orWrong } from './desk.ts'
 import { secretForm } from './forms.ts'
-import type { InTurn } from './turns.ts'
 
 interface Problem {
   readonly text: string
@@ -25,8 +24,7 @@ const sentBefore = (clientId: string): Problem => ({
   link: { href: addressOf('ownAppSecret', clientId), label: 'Replace it once more' },
 })
 
-/** @param inTurn holds back a replacement while another of the same app is under way */
-export function addSecret(door: Door, desk: Desk, inTurn: InTurn): void {
+export function addSecret(door: Door, desk: Desk): void {
   const page = (visit: Visit, app: App, version: number, problem?: Problem) =>
     door.page(visit, 'ownAppSecret', 'secret', 'Replace the secret', {
       name: app.client_name,
@@ -49,19 +47,21 @@ export function addSecret(door: Door, desk: Desk, inTurn: InTurn): void {
   door.act(paths.ownAppSecret, to, async (visit, form) => {
     const chosen = overlaps.find(({ value }) => value === form.overlap)
     if (!chosen) throw new Refusal('form_unreadable')
-    return inTurn(appIdOf(visit), async () => {
-      const { caller, params, app, version } = await appOf(desk, visit)
-      if (allowedTo(caller).update && version !== form.version) return refused(visit, app, sentBefore(app.client_id))
-      const body = { overlapSeconds: chosen.seconds }
-      const asked = { caller, request: visit.request, params, body }
-      const replaced = await orWrong(body, () => desk.ask(operations.replaceSecret, asked))
-      if (!replaced.ok) return refused(visit, app, { text: replaced.wrongs.map(({ text }) => text).join(' ') })
-      return door.page(visit, 'ownAppSecret', 'new-secret', 'The new secret', {
-        name: app.client_name,
-        secret: replaced.value.body.client_secret,
-        overlap: chosen.seconds === 0 ? undefined : chosen.title.toLowerCase().replace(' more', ''),
-        href: addressOf('ownApp', app.client_id),
-      })
+    const { caller, params, app } = await appOf(desk, visit)
+    // A form that is sent twice was meant for the version that its first copy has changed.
+    const body = { overlapSeconds: chosen.seconds, version: form.version }
+    const asked = { caller, request: visit.request, params, body }
+    const replaced = await orWrong(body, () => desk.ask(operations.replaceSecret, asked))
+    if (!replaced.ok) {
+      const isStale = replaced.code === 'version_stale'
+      const problem = isStale ? sentBefore(app.client_id) : { text: replaced.wrongs.map(({ text }) => text).join(' ') }
+      return refused(visit, app, problem)
+    }
+    return door.page(visit, 'ownAppSecret', 'new-secret', 'The new secret', {
+      name: app.client_name,
+      secret: replaced.value.body.client_secret,
+      overlap: chosen.seconds === 0 ? undefined : chosen.title.toLowerCase().replace(' more', ''),
+      href: addressOf('ownApp', app.client_id),
     })
   })
 }

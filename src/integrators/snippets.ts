@@ -85,10 +85,15 @@ export function tryCommand(facts: SnippetFacts): string | undefined {
   const isDevice = grantTypes.includes(deviceGrant)
   if (local === undefined && !isDevice) return undefined
   return [
-    `npx mlpipes-auth try --issuer ${issuer} --client-id ${clientId} --scope "${scope}"`,
+    `npx mlpipes-auth try --issuer ${quoted(issuer)} --client-id ${quoted(clientId)} --scope ${quoted(scope)}`,
     ...(usesSecret(facts) ? ['--client-secret "$CLIENT_SECRET"'] : []),
-    isDevice ? '--device' : `--redirect-uri ${listening(local ?? '', facts)}`,
+    isDevice ? '--device' : `--redirect-uri ${quoted(listening(local ?? '', facts))}`,
   ].join(' ')
+}
+
+/** One word of a shell, whatever is in it: an app that registered itself says what its own address is. */
+function quoted(text: string): string {
+  return /^[\w:/.@-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`
 }
 
 /** Where `try` listens. RFC 8252 §7.3: an app on the person's own machine takes any free port, as nobody else may have 80. */

@@ -2,7 +2,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { Provider } from 'oidc-provider'
-import { sha256 } from '../crypto/secrets.ts'
+import { type Secrets, sha256 } from '../crypto/secrets.ts'
 import { Refusal } from '../errors.ts'
 import { devicePath } from './device.ts'
 import { type Documents, documentMaxAgeSeconds, documentPaths } from './documents.ts'
@@ -70,6 +70,8 @@ export interface MountOptions {
   /** The provider of the moment: it changes when keys change. */
   provider(): Provider
   newId(): string
+  /** For what is kept of a posted request: an ID token says who somebody is. */
+  readonly secrets: Pick<Secrets, 'seal' | 'open'>
   introspect: DirectIntrospection
 }
 
@@ -110,7 +112,8 @@ export async function mountProvider(app: FastifyInstance, options: MountOptions)
           .code(400)
           .send({ error: 'invalid_request', error_description: 'the request holds a NUL character' })
       const id = options.newId()
-      await options.payloads.insertOnce(postedModel, sha256(id), { path, parameters: body }, postedSeconds)
+      const sealed = options.secrets.seal(body, `posted:${id}`)
+      await options.payloads.insertOnce(postedModel, sha256(id), { path, sealed }, postedSeconds)
       return reply.redirect(`${path}?posted=${id}`, 303)
     })
 
@@ -118,7 +121,9 @@ export async function mountProvider(app: FastifyInstance, options: MountOptions)
       const posted = new URL(request.raw.url ?? '', issuer).searchParams.get('posted')
       if (posted === null) return handShort(request, reply)
       const { payload } = (await options.payloads.find(postedModel, sha256(posted))) ?? {}
-      request.raw.url = `${path}?${payload?.['path'] === path ? String(payload['parameters']) : ''}`
+      const isHere = payload?.['path'] === path
+      const parameters = isHere ? options.secrets.open(String(payload['sealed']), `posted:${posted}`) : ''
+      request.raw.url = `${path}?${parameters}`
       return hand(request, reply)
     })
   }

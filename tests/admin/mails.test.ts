@@ -123,13 +123,33 @@ describe.each(databaseKinds)('mails that administrators send on %s', (kind) => {
       expect((await server.call(admin, `${users}/${id}/reset-password`, { body: {} })).status).toBe(202)
     })
 
-    it('when they are invitations, in whatever spelling and from whichever organisation', async () => {
+    it('when they are invitations, in whatever spelling, for each organisation by itself', async () => {
       const hope = await server.tokenOf('admin@hope.example')
       for (const email of ['many@new.example', ' Many@new.example', 'MANY@NEW.example'])
         expect((await invite(email)).status).toBe(201)
       limited(await invite('many@new.example'))
-      limited(await invite('many@new.example', '', hope))
+      expect((await invite('many@new.example', '', hope)).status).toBe(201)
       expect((await invite('few@new.example')).status).toBe(201)
+    })
+
+    it('of which what is refused is none, nor what was answered before', async () => {
+      const body = { email: 'counted@new.example', roles: ['platform_admin'] }
+      for (let tried = 0; tried <= tries; tried += 1)
+        expect((await server.call(admin, invitations, { body })).status).toBe(403)
+      const headers = { 'idempotency-key': 'invited once' }
+      const counted = { body: { email: body.email }, headers }
+      for (let sent = 0; sent <= tries + 1; sent += 1)
+        expect((await server.call(admin, invitations, counted)).status).toBe(201)
+      for (let sent = 1; sent < tries; sent += 1) expect((await invite(body.email)).status).toBe(201)
+      limited(await invite(body.email))
+    })
+
+    it('and on no budget that others share', async () => {
+      const counters = async () =>
+        Number((await run('select coalesce(sum(failures), 0) as n from mlpipes_auth.sign_in_attempts'))[0]?.['n'])
+      const before = await counters()
+      await invite('alone@new.example')
+      expect((await counters()) - before).toBe(1)
     })
 
     it('but one administrator writes to many people from one place', async () => {

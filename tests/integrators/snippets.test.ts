@@ -1,5 +1,6 @@
 // Snippets as they stand on the page of an app. The one for openid-client is run as it is copied, against this server, for
 // every kind of app; the others are held to the values of the server, since their languages are not at hand here.
+import { execFileSync } from 'node:child_process'
 import { generateKeyPairSync } from 'node:crypto'
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { resolve } from 'node:path'
@@ -204,7 +205,7 @@ describe('the command that tries a sign-in', () => {
   // It listened at port 80 for a phone app, which only root may.
   it.each<readonly [string, Partial<SnippetFacts>, string | undefined]>([
     ['any free port', { method: 'none', redirectUris: ['http://127.0.0.1/callback'] }, 'http://127.0.0.1:0/callback'],
-    ['any free port, of IPv6', { method: 'none', redirectUris: ['http://[::1]/back'] }, 'http://[::1]:0/back'],
+    ['any free port, of IPv6', { method: 'none', redirectUris: ['http://[::1]/back'] }, "'http://[::1]:0/back'"],
     ['the port that is registered', { method: 'none', redirectUris: [redirectUri] }, redirectUri],
     ['the port that is registered with a secret', { redirectUris: [redirectUri] }, redirectUri],
     // A web app is compared to the letter.
@@ -212,5 +213,16 @@ describe('the command that tries a sign-in', () => {
     ['nothing elsewhere', {}, undefined],
   ])('listens at %s', (_, other, uri) => {
     expect(/--redirect-uri (\S+)/.exec(tryCommand(facts(other)) ?? '')?.[1]).toBe(uri)
+  })
+
+  it('is one command in a shell, whatever the app calls its address', () => {
+    const uri = "http://localhost:9/cb;id;$(id)`id`'&&id"
+    const command = `${tryCommand(facts({ redirectUris: [uri] }))}`.replace(/^npx mlpipes-auth/, "printf '%s\\n'")
+    const words = execFileSync('sh', ['-c', command], { env: { CLIENT_SECRET: 'a secret' } })
+      .toString()
+      .split('\n')
+    expect(words[words.indexOf('--redirect-uri') + 1]).toBe(uri)
+    expect(words[words.indexOf('--scope') + 1]).toBe(facts({}).scope)
+    expect(words).toContain('a secret')
   })
 })

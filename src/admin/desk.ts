@@ -10,6 +10,7 @@ import { assertPermitted, assertSteppedUp } from './access.ts'
 import { toCall } from './call.ts'
 import { findCallerOfSession, holdCaller, type PersonCaller } from './caller.ts'
 import { createDenials } from './denials.ts'
+import { once, replayed } from './idempotency.ts'
 import { type Answered, type Kernel, type Run, settle } from './kernel.ts'
 import type { AdminOperation } from './operation.ts'
 import { toEtag } from './versions.ts'
@@ -23,6 +24,8 @@ export interface Asked {
   readonly body?: unknown
   /** Which version a change is meant for. */
   readonly version?: number
+  /** As `Idempotency-Key`: what is asked again with it is answered as before, and not done again. */
+  readonly key?: string
 }
 
 export interface Desk {
@@ -32,8 +35,15 @@ export interface Desk {
   ask<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType, A extends z.ZodType>(
     operation: AdminOperation<P, Q, B, A>,
     asked: Asked,
-  ): Promise<{ readonly body: z.output<A>; readonly version: number | undefined }>
+  ): Promise<{
+    readonly body: z.output<A>
+    readonly version: number | undefined
+    /** It was done before, with the same key. */
+    readonly isReplay: boolean
+  }>
 }
+
+type Performed<A extends z.ZodType> = Answered<A> & { readonly isReplay?: boolean }
 
 interface Parts {
   readonly database: Database
@@ -45,13 +55,13 @@ interface Parts {
 export function createDesk(parts: Parts, add: (kernel: Pick<Kernel, 'on'>) => void): Desk {
   const { database, secrets, now } = parts
   const denials = createDenials(database)
-  const runs = new Map<string, (asked: Asked) => Promise<Answered<z.ZodType>>>()
+  const runs = new Map<string, (asked: Asked) => Promise<Performed<z.ZodType>>>()
 
   function perform<P extends z.ZodType, Q extends z.ZodType, B extends z.ZodType, A extends z.ZodType>(
     operation: AdminOperation<P, Q, B, A>,
     run: Run<P, Q, B, A>,
-    { caller, request, params = {}, query = {}, body, version }: Asked,
-  ): Promise<Answered<A>> {
+    { caller, request, params = {}, query = {}, body, version, key }: Asked,
+  ): Promise<Performed<A>> {
     const standing = { caller, organization: caller.organization }
     const headers = version === undefined ? {} : { 'if-match': toEtag([version]) }
     const attempt = { caller, organizationId: caller.organization.id, operationId: operation.id, request }
@@ -59,9 +69,19 @@ export function createDesk(parts: Parts, add: (kernel: Pick<Kernel, 'on'>) => vo
       assertPermitted(operation, caller)
       assertSteppedUp(operation, caller, now())
       const before = toCall(secrets, operation, { params, query, body, headers, raw: request.raw }, standing)
-      return transact(database.kysely, async (tx) =>
-        run(tx, { ...before, caller: await settle(tx, { hold: holdCaller }, operation, standing) }),
-      )
+      return transact(database.kysely, async (tx) => {
+        const call = { ...before, caller: await settle(tx, { hold: holdCaller }, operation, standing) }
+        if (key === undefined) return run(tx, call)
+        const work = async () => ({
+          status: operation.answer.status,
+          body: JSON.stringify(await run(tx, call)),
+          headers: {},
+        })
+        const asked = [operation.id, params, body ?? null]
+        const about = { callerId: caller.id, organizationId: caller.organization.id, key, request: asked }
+        const stored = await once(tx, secrets, about, work)
+        return { ...JSON.parse(stored.body ?? '{}'), isReplay: replayed in stored.headers }
+      })
     })
   }
 
@@ -76,8 +96,8 @@ export function createDesk(parts: Parts, add: (kernel: Pick<Kernel, 'on'>) => vo
       const run = runs.get(operation.id)
       const { schema } = operation.answer
       if (!run || !schema) throw new Error(`${operation.id} cannot be asked for here`)
-      const { body, version } = await run(asked)
-      return { body: schema.parse(body), version: version?.[0] }
+      const { body, version, isReplay = false } = await run(asked)
+      return { body: schema.parse(body), version: version?.[0], isReplay }
     },
   }
 }

@@ -7,6 +7,9 @@ import { type Database, runIn, type Tx } from '../db/database.ts'
 const keyPattern = /^[\x20-\x7e]{1,255}$/
 const keptSeconds = 86_400
 
+/** The header of an answer that was given before. */
+export const replayed = 'idempotency-replayed'
+
 /** An answer as it is kept: nothing in it can change meanwhile. */
 export interface StoredAnswer {
   readonly status: number
@@ -61,7 +64,7 @@ export async function once(
   if (row) {
     if (row['request_hash'] !== requestHash) throw new ApiProblem('idempotency_key_reused')
     const { headers, ...stored }: StoredAnswer = JSON.parse(secrets.open(String(row['sealed_answer']), context))
-    return { ...stored, headers: { ...headers, 'idempotency-replayed': 'true' } }
+    return { ...stored, headers: { ...headers, [replayed]: 'true' } }
   }
   const answer = await work()
   const sealed = secrets.seal(JSON.stringify(answer), context)

@@ -32,12 +32,14 @@ const loopbackHosts = new Set(['localhost', '127.0.0.1', '[::1]'])
 // the second.
 const redirectPattern = /^https?:\/\/[\w.~[%-][\w.~:/?[\]@!$&'()+,;=%-]*$/i
 
-const maxUriLength = 2_048
+/** Characters of a name, characters of a URI, and URIs of one kind in one registration. */
+export const clientLimits = { nameLength: 100, uriLength: 2_048, uris: 50 } as const
 
 /** A redirect URI that a browser may be sent to: https, or http to this very machine; exact, without a fragment. */
 export function isRedirectUri(text: string): boolean {
   const url = URL.parse(text)
-  if (!url || text.length > maxUriLength || url.username || url.password || !redirectPattern.test(text)) return false
+  if (!url || text.length > clientLimits.uriLength || url.username || url.password || !redirectPattern.test(text))
+    return false
   return url.protocol === 'https:' || (url.protocol === 'http:' && loopbackHosts.has(url.hostname))
 }
 
@@ -47,12 +49,11 @@ const grantTypes = ['authorization_code', 'refresh_token', 'client_credentials',
 
 const redirectUri = z.string().refine(isRedirectUri, {
   error: ({ input }) =>
-    String(input).length > maxUriLength
-      ? `must be at most ${maxUriLength} characters long`
+    String(input).length > clientLimits.uriLength
+      ? `must be at most ${clientLimits.uriLength} characters long`
       : 'must be an https URI (http only for localhost) with its host, without user, fragment, wildcard or a character that no URI has',
 })
-/** Of one kind, in one registration. */
-const redirectUris = z.array(redirectUri).max(50, 'must be at most 50 URIs')
+const redirectUris = z.array(redirectUri).max(clientLimits.uris, `must be at most ${clientLimits.uris} URIs`)
 const keysUri = z
   .string()
   .refine(
@@ -85,7 +86,9 @@ const oneOf = <const Value extends string>(values: readonly Value[]) =>
 
 /** What may be said of a client, by the names of RFC 7591 where they have one. Registered by `apply` or the admin API. */
 export const clientFields = {
-  client_name: printable.min(1, 'must not be empty').max(100, 'must be at most 100 characters long'),
+  client_name: printable
+    .min(1, 'must not be empty')
+    .max(clientLimits.nameLength, `must be at most ${clientLimits.nameLength} characters long`),
   redirect_uris: redirectUris,
   post_logout_redirect_uris: redirectUris,
   grant_types: z.array(oneOf(grantTypes)).max(grantTypes.length),

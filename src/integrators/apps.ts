@@ -47,11 +47,6 @@ async function pageOfApps(desk: Desk, asked: Asking & { readonly query: Readonly
 
 const byId = (one: App, other: App) => (one.client_id < other.client_id ? -1 : 1)
 
-/** When the youngest app was registered; empty without any. By the clock of the database alone, which no other has to agree with. */
-export function newestOf(apps: readonly App[]): string {
-  return apps.reduce((newest, { createdAt }) => (createdAt > newest ? createdAt : newest), '')
-}
-
 /** Until when two secrets of an app work, in words. */
 export function twoSecretsUntil({ previousSecretUntil: until }: App) {
   return until === null ? undefined : whenInWords(new Date(until))

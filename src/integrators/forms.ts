@@ -32,11 +32,8 @@ export const registerForm = z.strictObject({
   jwksUri: line.default(''),
   profile: line.default(''),
   introspection: line.default(''),
-  /** When the youngest app was registered, when the form was shown; empty without any. */
-  newest: z
-    .string()
-    .regex(/^(?:\d{4}-\d\d-\d\dT[\d:.]{8,12}Z)?$/)
-    .default(''),
+  /** Of this form, drawn anew for each that is shown: what is sent twice is done once. */
+  key: z.string().regex(/^[\w-]{22}$/),
 })
 export const editForm = z.strictObject({ ...common, version })
 export const secretForm = z.strictObject({ csrf, overlap: line, version })

@@ -1,22 +1,21 @@
 // The form that registers an app, and the page that shows its secret this once. A form that comes again, because its page
 // was reloaded or its button pressed twice, registers nothing.
+import { randomBytes } from 'node:crypto'
 import { z } from 'zod'
-import type { PersonCaller } from '../admin/caller.ts'
 import type { Desk } from '../admin/desk.ts'
 import { parseInput } from '../api/endpoints.ts'
+import type { ApiProblemCode } from '../api/problems.ts'
 import { Refusal } from '../errors.ts'
 import type { Door, Visit } from '../self-service/door.ts'
 import { addressOf, paths } from '../self-service/places.ts'
-import { type App, appsByName, newestOf } from './apps.ts'
 import { choices } from './choices.ts'
 import { allowedTo, integratorOf, operations, orWrong } from './desk.ts'
 import { type RegisterForm, registerForm, registrationOf } from './forms.ts'
 import { legible } from './legible.ts'
-import type { InTurn } from './turns.ts'
 import { type Wrong, wrongWithKind } from './wrongs.ts'
 
 type Shown = Omit<RegisterForm, 'csrf'>
-const blank: Omit<Shown, 'newest'> = {
+const blank: Omit<Shown, 'key'> = {
   name: '',
   kind: '',
   redirectUris: '',
@@ -28,20 +27,26 @@ const blank: Omit<Shown, 'newest'> = {
   introspection: 'none',
 }
 
-/** @param inTurn holds back a registration while another of the same organisation is under way */
-export function addRegistration(door: Door, desk: Desk, inTurn: InTurn): void {
-  const page = (visit: Visit, form: Shown, wrongs: readonly Wrong[] = [], twin?: App) =>
+const newKey = () => randomBytes(16).toString('base64url')
+
+export function addRegistration(door: Door, desk: Desk): void {
+  const page = (visit: Visit, form: Shown, wrongs: readonly Wrong[] = [], sentBefore?: SentBefore) =>
     door.page(visit, 'register', 'register', 'Register an app', {
       form,
       wrongs,
-      twin: twin && { name: legible(twin.client_name), href: addressOf('ownApp', twin.client_id) },
+      sentBefore,
       choices,
       organizationName: visit.session.account.organization.name,
     })
+  /** The form as it was filled in, to be sent again by whoever means another app. */
+  const done = (visit: Visit, form: Shown, sentBefore: SentBefore) => {
+    visit.reply.code(409)
+    return page(visit, { ...form, key: newKey() }, [], sentBefore)
+  }
   door.show(paths.register, 'register', 'session', async (visit) => {
     const caller = await integratorOf(desk, visit)
     if (!allowedTo(caller).register) throw new Refusal('not_found')
-    return page(visit, { ...blank, newest: newestOf(await appsSeen(desk, visit, caller)) })
+    return page(visit, { ...blank, key: newKey() })
   })
   door.act(paths.register, { place: 'register', need: 'session', form: registerForm }, async (visit, form) => {
     const caller = await integratorOf(desk, visit)
@@ -51,34 +56,23 @@ export function addRegistration(door: Door, desk: Desk, inTurn: InTurn): void {
     }
     const ofKind = allowedTo(caller).register ? await wrongOfKind(form) : []
     if (ofKind.length > 0) return refused(ofKind)
-    return inTurn(caller.organization.id, async () => {
-      const apps = await appsSeen(desk, visit, caller)
-      const twin = twinOf(apps, form)
-      if (twin) {
-        visit.reply.code(409)
-        return page(visit, { ...form, newest: newestOf(apps) }, [], twin)
-      }
-      const body = registrationOf(form)
-      const made = await orWrong(body, () => desk.ask(operations.create, { caller, request: visit.request, body }))
-      return made.ok ? registered(door, visit, made.value.body) : refused(made.wrongs)
-    })
+    const body = registrationOf(form)
+    const asked = { caller, request: visit.request, body, key: form.key }
+    const made = await orWrong(body, () => desk.ask(operations.create, asked))
+    if (!made.ok) return spent.has(made.code) ? done(visit, form, { href: paths.ownApps }) : refused(made.wrongs)
+    const { body: app, isReplay } = made.value
+    if (!isReplay) return registered(door, visit, app)
+    return done(visit, form, { name: legible(app.client_name), href: addressOf('ownApp', app.client_id) })
   })
 }
 
-/** All apps; none to whoever may register but not look, whose second form therefore is one more registration. */
-async function appsSeen(desk: Desk, { request }: Visit, caller: PersonCaller): Promise<App[]> {
-  return caller.permissions.has('client:read') ? appsByName(desk, { caller, request }) : []
-}
+/** The form was sent before, with other words in it, or its first copy is under way. */
+const spent: ReadonlySet<ApiProblemCode> = new Set(['idempotency_key_reused', 'idempotency_in_progress'])
 
-/** An app that came after the form was shown, and has its name or its addresses: most likely the form was sent before. */
-function twinOf(apps: readonly App[], form: RegisterForm): App | undefined {
-  const { client_name: name, redirect_uris: uris } = registrationOf(form)
-  const typed = JSON.stringify(uris)
-  return apps.find(
-    (app) =>
-      app.createdAt > form.newest &&
-      (app.client_name === name || (app.redirect_uris.length > 0 && JSON.stringify(app.redirect_uris) === typed)),
-  )
+interface SentBefore {
+  /** Of the app that it registered, where that is known. */
+  readonly name?: string
+  readonly href: string
 }
 
 /** What is wrong with the kind, and with what is beside it in the form. */

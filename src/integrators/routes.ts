@@ -1,5 +1,6 @@
 // Pages for the people who connect apps to their organisation: its apps, a new one, and each with its settings, secret,
-// recent errors and snippets. Forms that are more than a button have files of their own. What may be registered and who may change what is the admin API's to say (admin/desk.ts).
+// recent errors and snippets. Forms that are more than a button have files of their own. What may be registered and who may
+// change what is the admin API's to say (admin/desk.ts).
 import type { FastifyInstance } from 'fastify'
 import { z } from 'zod'
 import type { Desk } from '../admin/desk.ts'
@@ -16,7 +17,6 @@ import { emptyForm } from './forms.ts'
 import { addRegistration } from './registration-pages.ts'
 import { addSecret } from './secret-pages.ts'
 import { snippetsFor, tryCommand } from './snippets.ts'
-import { createTurns } from './turns.ts'
 
 export interface IntegratorRouteParts extends DoorParts {
   readonly desk: Desk
@@ -27,7 +27,7 @@ export function addIntegratorRoutes(app: FastifyInstance, parts: IntegratorRoute
   const door = createDoor(app, parts, 'integrators')
   const { desk } = parts
   addList(door, desk)
-  addRegistration(door, desk, createTurns())
+  addRegistration(door, desk)
   addApp(door, parts)
   addChange(door, desk)
   addSecret(door, desk)

@@ -1,7 +1,7 @@
 // What is wrong with a form, field by field, in plain words: what was sent, and what to do about it. Pure. What may be
 // registered is the admin API's to say; here are the words for it where its own are for programs.
 import { type ApiProblem, type ApiProblemCode, apiProblems } from '../api/problems.ts'
-import { deviceGrant } from '../clients/clients.ts'
+import { clientLimits, deviceGrant } from '../clients/clients.ts'
 import { authentications, type Choice, introspections, kinds, profiles, scopeChoices } from './choices.ts'
 import { type Field, labels, type RegisterForm } from './forms.ts'
 import { legible } from './legible.ts'
@@ -34,9 +34,6 @@ const fields: Readonly<Record<string, Field>> = {
 }
 
 const maxShown = 200
-const maxNameLength = 100
-const maxUriLength = 2_048
-const maxUris = 50
 
 /** Titles of choices as the form shows them. */
 const titleOf = (choices: readonly Choice[], value: unknown) =>
@@ -115,14 +112,15 @@ const isService = ({ grant_types: grants }: Sent) =>
 const addresses = (member: string): Plain[] => [
   {
     member,
-    when: (value) => isText(value) && lengthOf(value) > maxUriLength,
+    when: (value) => isText(value) && lengthOf(value) > clientLimits.uriLength,
     text: (value) =>
-      `${sentText(String(value))} It has ${number(lengthOf(value))} characters, and an address has at most ${number(maxUriLength)}. Register a shorter one.`,
+      `${sentText(String(value))} It has ${number(lengthOf(value))} characters, and an address has at most ${number(clientLimits.uriLength)}. Register a shorter one.`,
   },
   {
     member,
-    when: (value) => Array.isArray(value) && value.length > maxUris,
-    text: (value) => `You typed ${lengthOf(value)} addresses, and an app has at most ${maxUris}. Take some out.`,
+    when: (value) => Array.isArray(value) && value.length > clientLimits.uris,
+    text: (value) =>
+      `You typed ${lengthOf(value)} addresses, and an app has at most ${clientLimits.uris}. Take some out.`,
   },
   {
     member,
@@ -145,9 +143,9 @@ const plain: readonly Plain[] = [
   },
   {
     member: 'client_name',
-    when: (value) => lengthOf(value) > maxNameLength,
+    when: (value) => lengthOf(value) > clientLimits.nameLength,
     text: (value) =>
-      `You typed ${number(lengthOf(value))} characters, and a name has at most ${maxNameLength}. Shorten it.`,
+      `You typed ${number(lengthOf(value))} characters, and a name has at most ${clientLimits.nameLength}. Shorten it.`,
   },
   {
     member: 'client_name',

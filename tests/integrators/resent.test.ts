@@ -2,12 +2,13 @@
 // changes nothing; and the list of apps, in the order in which people look for them.
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { visit } from '../self-service/support.ts'
-import { type Browser, basic } from '../support/client.ts'
+import type { Browser } from '../support/client.ts'
 import type { TestServer } from '../support/server.ts'
 import {
   alertOf,
   clientIdOf,
   manage,
+  provesItself,
   register,
   registered,
   secretOn,
@@ -29,14 +30,7 @@ const { name, redirectUris, signOutUris, scope } = webApp
 const editing = { name, redirectUris, signOutUris, scope }
 const appsCalled = async (called: string) =>
   (await server.database.run('select client_id from mlpipes_auth.clients where name = $1', [called])).length
-const works = async (clientId: string, secret: string) =>
-  (
-    await fetch(`${server.issuer}/oauth/introspect`, {
-      method: 'POST',
-      headers: { authorization: basic(clientId, secret) },
-      body: new URLSearchParams({ token: 'x' }),
-    })
-  ).status === 200
+const works = (clientId: string, secret: string) => provesItself(server, clientId, secret)
 
 describe('a secret', () => {
   // "One day more" was chosen, and the page with the new secret reloaded: a third was made, and the first, in production, was
@@ -115,6 +109,23 @@ describe('an app', () => {
     })
     expect((await send(browser, form, register, typed)).status).toBe(409)
     expect(await appsCalled('Before')).toBe(0)
+  })
+
+  it('is registered once by a form that is sent with other words in it, by somebody who went back', async () => {
+    const form = await browser.request(register)
+    await send(browser, form, register, { ...webApp, name: 'Went' })
+    const again = await send(browser, form, register, { ...webApp, name: 'Back' })
+    expect(again.status).toBe(409)
+    expect(alertOf(again)).toContain('This form was sent before')
+    expect(again.text).toContain('value="Back"')
+    expect((await send(browser, again, register, { ...webApp, name: 'Back' })).status).toBe(201)
+    expect([await appsCalled('Went'), await appsCalled('Back')]).toEqual([1, 1])
+  })
+
+  it('is registered once by a form that was refused first', async () => {
+    const form = await browser.request(register)
+    expect((await send(browser, form, register, { ...webApp, name: '' })).status).toBe(400)
+    expect((await send(browser, form, register, { ...webApp, name: 'Mended' })).status).toBe(201)
   })
 
   it('is registered once by a form that is sent twice at once', async () => {

@@ -1,6 +1,6 @@
 // Two hospitals with people of every degree of power over apps, and their browsers on the pages of apps.
 import { csrfOf } from '../self-service/support.ts'
-import type { Answer, Browser } from '../support/client.ts'
+import { type Answer, type Browser, basic } from '../support/client.ts'
 import { password, people, startServer, type TestServer } from '../support/server.ts'
 import { seededSecret } from '../support/totp.ts'
 
@@ -44,6 +44,16 @@ function hiddenOf(page: Answer, action: string): [string, string][] {
   const form = page.text.split('<form ').find((text) => text.includes(` action="${action}"`)) ?? ''
   const hidden = form.split('</form>')[0]?.matchAll(/<input type="hidden" name="(\w+)" value="([^"]*)">/g) ?? []
   return [...hidden].map(([, name = '', value = '']) => [name, tidy(value)])
+}
+
+/** Whether the secret of an app works, asked where every app with a secret may ask. */
+export async function provesItself(server: TestServer, clientId: string, secret: string): Promise<boolean> {
+  const answer = await fetch(`${server.issuer}/oauth/introspect`, {
+    method: 'POST',
+    headers: { authorization: basic(clientId, secret) },
+    body: new URLSearchParams({ token: 'x' }),
+  })
+  return answer.status === 200
 }
 
 /** Sends a form of a page as a browser would, boxes that are ticked among it. */

@@ -61,12 +61,27 @@ it.each([
   const first = await secret.textContent()
   const clientId = (await page.getByText(/^client_/).textContent()) ?? ''
   await look('registered')
+  await page.reload()
+  await page.getByRole('alert').getByText(`“Ward Round ${width}” is registered already`).waitFor()
+  await look('registered-again')
 
   await new PlainBrowser(server).request(authorizationUrl(server, clientId).url)
   await click('link', 'Go on to the app')
   await page.getByText('The app sent redirect_uri “http://localhost:9/callback”').waitFor()
   await page.getByText('Node.js, openid-client').click()
   await look('app')
+  const other = await page.context().newPage()
+  await other.goto(`${page.url()}/edit`)
+  await page.goto(`${page.url()}/edit`)
+  for (const tab of [other, page]) {
+    await tab.getByRole('textbox', { name: 'Name' }).fill(`Ward Round ${width} of ${tab === page ? 'one' : 'another'}`)
+    await tab.getByRole('button', { name: /Save/ }).click()
+    await tab.waitForLoadState()
+  }
+  await heading('The app was changed meanwhile')
+  await look('stale')
+  await other.close()
+  await page.goto(`${server.issuer}${manage}/${clientId}`)
   await click('link', 'Replace the secret')
   await heading('Replace the secret')
   await look('secret')
